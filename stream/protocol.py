@@ -7,11 +7,13 @@ counted from the session's epoch on the hub host's monotonic clock. Never pickle
 
 from __future__ import annotations
 
-from typing import Any, Literal, Union
+from typing import TYPE_CHECKING, Any, Literal, Union
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 SCHEMA = 1
 """Schema version, `v` in every message. A receiver refuses other major versions."""
@@ -297,6 +299,8 @@ class Received(msgspec.Struct):
         """The payload as float32 (n, dim), a read-only view. Raises ProtocolError when its size is no multiple of a row."""
         if len(self.payload) % (4 * dim):
             raise ProtocolError(f"{self.topic}: payload of {len(self.payload)} bytes is not a whole number of rows of {dim} float32")
+        import numpy as np  # here, so that an app that reads results alone needs no numpy
+
         return np.frombuffer(self.payload, np.dtype("<f4")).reshape(-1, dim)
 
 
