@@ -1,0 +1,179 @@
+"""From face landmarks to an aligned crop, pose-normalised geometry and a quality figure (numpy and OpenCV only).
+
+Landmark indices are those of MediaPipe Face Mesh (Kartynnik et al. 2019, arXiv:1907.06724): 468 points, 478 with irises.
+"Right" and "left" are the person's own; the right eye lies at smaller x in an unmirrored picture.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Points = npt.NDArray[np.float32]
+Grey = npt.NDArray[np.uint8]
+
+CROP = 48
+"""Side of the aligned crop in pixels: the native size of the FER images the expression network learns from."""
+
+ANCHORS: dict[str, tuple[float, float]] = {"right_eye": (14.7, 18.4), "left_eye": (32.3, 18.4), "nose_base": (23.5, 30.8)}
+"""Where the crop puts three points of the face: their medians over 1,440 FER training images, made symmetric.
+
+The nose base stands in for the mouth because it hardly moves with the expression: a dropped jaw must not shrink the face.
+"""
+
+SMOOTHING = 0.35
+"""Sigma, in crop pixels, of the blur that brings a high-resolution picture down to the sharpness of the training crops."""
+
+SUPERSAMPLING = 4
+
+RECIPE = {
+    "side": CROP,
+    "anchors": ANCHORS,
+    "smoothing": SMOOTHING,
+    "supersampling": SUPERSAMPLING,
+    "fit": "similarity of eye corners and nose base",
+}
+"""All that decides a crop's pixels, for the feature hash."""
+
+_EYES = {"right_eye": (33, 133), "left_eye": (362, 263)}
+_NOSE_BASE = 2
+_LIDS = {"right": (159, 145, 33, 133), "left": (386, 374, 362, 263)}
+"""Upper lid, lower lid and the two corners of each eye."""
+_BROWS = {"right": (105, 107), "left": (334, 336)}
+"""Middle and inner end of each brow."""
+_IRIS = {"right": 468, "left": 473}
+
+
+def anchors(landmarks: Points) -> Points:
+    """Eye centres (from the corners, which neither blinks nor gaze move) and nose base: (3, 2) pixels, in the order of `ANCHORS`."""
+    eyes = [landmarks[list(corners), :2].mean(0) for corners in _EYES.values()]
+    return np.stack([*eyes, landmarks[_NOSE_BASE, :2]]).astype(np.float32)
+
+
+def alignment(landmarks: Points) -> npt.NDArray[np.float64]:
+    """Similarity transform (2, 3) from picture pixels to crop pixels, least squares over the anchors (Umeyama 1991).
+
+    A reflection is never fitted. Raises ValueError where the anchors fall together.
+    """
+    source = anchors(landmarks).astype(np.float64)
+    target = np.array(list(ANCHORS.values()))
+    a, b = source - source.mean(0), target - target.mean(0)
+    spread = float((a**2).sum())
+    if not np.isfinite(spread) or spread < 1.0:
+        raise ValueError("the eyes and nose of this face fall together: it is too small to be aligned")
+    # In two dimensions the least-squares rotation and scale are one complex number.
+    real = float((a * b).sum()) / spread
+    imaginary = float((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()) / spread
+    linear = np.array([[real, -imaginary], [imaginary, real]])
+    shift = target.mean(0) - linear @ source.mean(0)
+    return np.hstack([linear, shift[:, None]])
+
+
+def centred(height: int, width: int) -> npt.NDArray[np.float64]:
+    """Transform (2, 3) that maps a whole, already tight picture onto the crop: the fallback where no face was found."""
+    scale = CROP / min(height, width)
+    shift = (CROP - 1) / 2 - scale * np.array([(width - 1) / 2, (height - 1) / 2])
+    return np.hstack([scale * np.eye(2), shift[:, None]])
+
+
+def crop(grey: Grey, transform: npt.NDArray[np.float64]) -> Grey:
+    """Aligned crop (48, 48) uint8 of a grey picture (H, W), equally sharp whatever the size of the face.
+
+    Pictures finer than the crop are first blurred to the training resolution, then sampled four times finer than the crop
+    and averaged over its pixels. Beyond the picture its edge is repeated.
+    """
+    scale = float(np.hypot(transform[0, 0], transform[1, 0]))
+    corners = np.array([[-4, -4], [CROP + 4, -4], [CROP + 4, CROP + 4], [-4, CROP + 4]], np.float64)
+    inverse = cv2.invertAffineTransform(transform)
+    reach = corners @ inverse[:, :2].T + inverse[:, 2]
+    height, width = grey.shape
+    x0, y0 = np.clip(np.floor(reach.min(0)).astype(int), 0, [width - 1, height - 1])
+    x1, y1 = np.clip(np.ceil(reach.max(0)).astype(int) + 1, [x0 + 1, y0 + 1], [width, height])
+    region = grey[y0:y1, x0:x1]
+    finer = 1.0 / scale
+    if finer > 1.0:
+        sigma = SMOOTHING * float(np.sqrt(finer**2 - 1.0))
+        region = np.asarray(cv2.GaussianBlur(region, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), np.uint8)
+    moved = transform.copy()
+    moved[:, 2] += transform[:, :2] @ np.array([x0, y0], np.float64)
+    # Pixel centres of the finer grid sit at (i + 0.5) / 4 - 0.5 crop pixels.
+    moved *= SUPERSAMPLING
+    moved[:, 2] += (SUPERSAMPLING - 1) / 2
+    side = CROP * SUPERSAMPLING
+    kind = cv2.INTER_LINEAR if finer > 1.0 else cv2.INTER_CUBIC
+    fine = cv2.warpAffine(region, moved, (side, side), flags=kind, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(cv2.resize(fine, (CROP, CROP), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def pose(landmarks: Points) -> npt.NDArray[np.float64]:
+    """Rotation (3, 3) whose rows are the head's own axes (to the person's left, down, into the head) in the picture's frame."""
+    points = landmarks.astype(np.float64)
+    across = points[263] - points[33]
+    across /= np.linalg.norm(across) + 1e-9
+    down = points[152] - points[10]
+    down -= across * (down @ across)
+    down /= np.linalg.norm(down) + 1e-9
+    return np.stack([across, down, np.cross(across, down)])
+
+
+def geometry(landmarks: Points) -> dict[str, float]:
+    """Measures of one face, freed of position, size and head pose. Lengths are in units of the distance between the eyes.
+
+    brow_raise, brow_inner: height of the brows' middles and inner ends over the eyes; brow_gap: distance of the inner ends;
+    lid_right, lid_left: lid opening over eye width; gaze_x, gaze_y: irises within the eyes, -1..1, positive to the person's left
+    and down (0 without irises); mouth_width; mouth_open; mouth_curve: corners over the lips' middle, positive as in a smile;
+    yaw, pitch, roll: radians, positive turned to the person's left, downwards, and clockwise in the picture.
+    """
+    axes = pose(landmarks)
+    eyes = [landmarks[list(corners)].mean(0).astype(np.float64) for corners in _EYES.values()]
+    origin = (eyes[0] + eyes[1]) / 2
+    unit = float(np.linalg.norm(eyes[1] - eyes[0])) + 1e-9
+    head = (landmarks.astype(np.float64) - origin) @ axes.T / unit
+    lids, gaze = {}, []
+    for side, (upper, lower, one, other) in _LIDS.items():
+        span = float(np.linalg.norm(head[other] - head[one])) + 1e-9
+        lids[side] = float(np.linalg.norm(head[upper] - head[lower])) / span
+        if len(head) > _IRIS[side]:
+            gaze.append((head[_IRIS[side], :2] - head[[one, other], :2].mean(0)) * 2 / span)
+    gaze_x, gaze_y = np.mean(gaze, axis=0) if gaze else (0.0, 0.0)
+    lips = head[[13, 14]].mean(0)
+    return {
+        "brow_raise": float(-head[[_BROWS["right"][0], _BROWS["left"][0]], 1].mean()),
+        "brow_inner": float(-head[[_BROWS["right"][1], _BROWS["left"][1]], 1].mean()),
+        "brow_gap": float(np.linalg.norm(head[_BROWS["left"][1]] - head[_BROWS["right"][1]])),
+        "lid_right": lids["right"],
+        "lid_left": lids["left"],
+        "gaze_x": float(gaze_x),
+        "gaze_y": float(gaze_y),
+        "mouth_width": float(np.linalg.norm(head[291] - head[61])),
+        "mouth_open": float(np.linalg.norm(head[14] - head[13])),
+        "mouth_curve": float(lips[1] - head[[61, 291], 1].mean()),
+        "yaw": float(np.arctan2(-axes[0, 2], np.hypot(axes[0, 0], axes[0, 1]))),
+        "pitch": float(np.arctan2(-axes[1, 2], np.hypot(axes[1, 0], axes[1, 1]))),
+        "roll": float(np.arctan2(axes[0, 1], axes[0, 0])),
+    }
+
+
+def quality(landmarks: Points, grey_crop: Grey, height: int, width: int) -> float:
+    """How far this face can be trusted, 0..1: the product of size, sharpness and contrast, frontality, and share inside the picture.
+
+    A face of 48 pixels or more between forehead and chin is large enough; sharpness is the high-frequency share of the crop's
+    contrast. Each factor is a plain ramp: the figure orders frames, it is no probability.
+    """
+    flat = landmarks[:, :2]
+    size = float(np.linalg.norm(flat[152] - flat[10]))
+    inside = float(((flat >= 0) & (flat < [width, height])).all(1).mean())
+    pixels = grey_crop.astype(np.float32)
+    contrast = float(pixels.std())
+    detail = float((pixels - cv2.GaussianBlur(pixels, (0, 0), 1.5)).std())
+    axes = pose(landmarks)
+    forward = abs(float(axes[2, 2]))
+    factors = (
+        np.clip(size / CROP, 0, 1),
+        np.clip(contrast / 24.0, 0, 1),
+        np.clip(detail / (0.15 * contrast + 1e-6), 0, 1),
+        np.clip((forward - 0.3) / 0.5, 0, 1),
+        np.clip((inside - 0.5) / 0.5, 0, 1),
+    )
+    return float(np.prod(factors))

@@ -1,0 +1,157 @@
+"""MediaPipe behind one small interface: a picture in, the landmarks of its faces out.
+
+Two makers of the same 478 points: `mp.solutions.face_mesh` (bundled models, mediapipe up to 0.10.21) and the Tasks
+FaceLandmarker (any mediapipe, needs a `face_landmarker.task` file).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.perception.facegeometry import Points
+
+Picture = npt.NDArray[np.uint8]
+
+_stderr = threading.Lock()
+
+
+class FaceBackendError(RuntimeError):
+    """MediaPipe or the model file it needs is missing or unusable."""
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what MediaPipe's C++ writes to stderr while it starts; give it back when starting fails."""
+    os.environ.setdefault("GLOG_minloglevel", "3")
+    with _stderr, tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        saved = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+            if failed:
+                held.seek(0)
+                sys.stderr.write(held.read().decode(errors="replace"))
+
+
+def _mediapipe() -> Any:
+    warnings.filterwarnings("ignore", message="SymbolDatabase.GetPrototype", category=UserWarning)
+    try:
+        with _quiet():
+            return importlib.import_module("mediapipe")
+    except ImportError as error:
+        raise FaceBackendError(f"mediapipe cannot be imported: {error}. Run `pip install -c tools/constraints.txt mediapipe`.") from error
+
+
+class FaceMesh:
+    """Finds and follows the landmarks of faces.
+
+    backend: "solutions", "tasks" or "auto" (Tasks where a model is given or `mp.solutions` is gone). still: every picture by
+    itself, for photographs. most: how many faces are looked for; with one, MediaPipe also smooths over time.
+    Raises FaceBackendError when the backend or its model is missing.
+    """
+
+    def __init__(self, backend: str = "auto", model_path: str | Path | None = None, still: bool = False, most: int = 1) -> None:
+        if backend not in ("auto", "solutions", "tasks"):
+            raise ValueError(f"unknown face backend {backend!r}: use auto, solutions or tasks")
+        self._mp = _mediapipe()
+        bundled = hasattr(self._mp, "solutions")
+        if backend == "auto":
+            backend = "tasks" if model_path is not None or not bundled else "solutions"
+        if backend == "solutions" and not bundled:
+            raise FaceBackendError("this mediapipe has no mp.solutions: install mediapipe==0.10.14, or give a face_landmarker.task")
+        self.backend = backend
+        self._still, self._most = still, most
+        self._model: bytes | None = None
+        if backend == "tasks":
+            found = None if model_path is None else Path(model_path)
+            if found is None or not found.is_file():
+                where = f"{found} is not there" if found else "no path was given"
+                raise FaceBackendError(f"the Tasks face landmarker needs its model file: {where}. Give the path of a face_landmarker.task.")
+            self._model = found.read_bytes()
+        self._engine: Any = None
+        self._last_ms = -1
+        with _quiet():
+            self._open()
+
+    def _open(self) -> None:
+        if self.backend == "solutions":
+            self._engine = self._mp.solutions.face_mesh.FaceMesh(
+                static_image_mode=self._still,
+                max_num_faces=self._most,
+                refine_landmarks=True,
+                min_detection_confidence=0.5,
+                min_tracking_confidence=0.5,
+            )
+        else:
+            tasks = importlib.import_module("mediapipe.tasks.python")
+            vision = tasks.vision
+            try:
+                self._engine = vision.FaceLandmarker.create_from_options(vision.FaceLandmarkerOptions(
+                    base_options=tasks.BaseOptions(model_asset_buffer=self._model),
+                    running_mode=vision.RunningMode.IMAGE if self._still else vision.RunningMode.VIDEO,
+                    num_faces=self._most,
+                ))
+            except (RuntimeError, ValueError) as error:
+                raise FaceBackendError(f"the face landmarker cannot be used: {error}. Fetch face_landmarker.task again.") from error
+        self._begin()
+
+    def _begin(self) -> None:
+        """Show an empty picture: MediaPipe opens its models, and chatters, only with the first one."""
+        self._last_ms = -1
+        self(np.zeros((128, 128, 3), np.uint8), 0)
+
+    def __call__(self, frame: Picture, time_ns: int = 0) -> list[Points]:
+        """Landmarks (468 or 478, 3) float32 of each face in an RGB picture (H, W, 3) uint8.
+
+        x and y are pixels with pixel centres at whole numbers, z has the scale of x and grows away from the camera.
+        """
+        height, width = frame.shape[:2]
+        frame = np.ascontiguousarray(frame)
+        faces: Any
+        if self.backend == "solutions":
+            faces = [face.landmark for face in self._engine.process(frame).multi_face_landmarks or ()]
+        else:
+            image = self._mp.Image(image_format=self._mp.ImageFormat.SRGB, data=frame)
+            if self._still:
+                faces = self._engine.detect(image).face_landmarks
+            else:
+                # The tracker demands rising whole milliseconds; two frames inside one millisecond still must rise.
+                self._last_ms = max(self._last_ms + 1, time_ns // 1_000_000)
+                faces = self._engine.detect_for_video(image, self._last_ms).face_landmarks
+        size, half = np.array([width, height, width], np.float32), np.array([0.5, 0.5, 0], np.float32)
+        return [np.array([(p.x, p.y, p.z) for p in face], np.float32) * size - half for face in faces]
+
+    def reset(self) -> None:
+        """Forget the face that was followed."""
+        with _quiet():
+            if self.backend == "solutions":
+                self._engine.reset()
+                self._begin()
+            else:
+                self._engine.close()
+                self._open()
+
+    def close(self) -> None:
+        """Free MediaPipe's threads. The object is of no use afterwards."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
