@@ -1,0 +1,77 @@
+"""The voice front end of the live models: rows of the `voice` stream -> tokens at a quarter of their rate.
+
+The level is taken out inside the model: the mean log-mel level over the window's voiced rows is subtracted, so that the gain of a
+microphone changes nothing while louder and softer words within the window stay so.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.layers import AttentionPool, Standardise, mean_over_time, patch, shut, time_code, veil
+from models.perception.voice import BANDS, ENERGY, PITCH, SPEECH, VOICING
+
+COLUMNS = BANDS + 5
+
+
+class VoiceFront(nn.Module):
+    """Level normalisation, two strided convolutions and residual dilated ones; (B, T, 44) -> (B, ceil(T / 4), d)."""
+
+    def __init__(self, d: int = 40, width: int = 64, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.standardise = Standardise(COLUMNS)
+        self.first = nn.Conv1d(COLUMNS, width, 5, stride=2, padding=2)
+        self.second = nn.Conv1d(width, width, 5, stride=2, padding=2)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(4))
+        self.blocks = nn.ModuleList(nn.Conv1d(width, width, 3, padding=gap, dilation=gap) for gap in (1, 2, 4))
+        self.drop = nn.Dropout(dropout)
+        self.out = nn.Linear(width, d)
+
+    def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, T, 44), t and mask (B, T) -> tokens (B, N, d), their times and mask (B, N)."""
+        mask = functional.pad(mask, (0, -mask.shape[1] % 4))
+        t = functional.pad(t, (0, mask.shape[1] - t.shape[1]))
+        x = functional.pad(x, (0, 0, 0, mask.shape[1] - x.shape[1]))
+        half = functional.max_pool1d(mask.unsqueeze(1), 2).squeeze(1)
+        _, tokens_t, tokens_mask, _ = patch(x, t, mask, 4)
+        z = veil(self.standardise(level_free(x, mask)), mask).transpose(1, 2)
+        z = veil(functional.gelu(self.first(z)).transpose(1, 2), half).transpose(1, 2)
+        z = veil(self.drop(self.norms[0](self.second(z).transpose(1, 2))), tokens_mask)
+        for norm, block in zip(list(self.norms)[1:], self.blocks, strict=True):
+            inner = veil(functional.gelu(norm(z)), tokens_mask)
+            z = z + veil(self.drop(block(inner.transpose(1, 2)).transpose(1, 2)), tokens_mask)
+        return veil(self.out(z), tokens_mask), tokens_t, tokens_mask
+
+
+def level_free(x: Tensor, mask: Tensor) -> Tensor:
+    """Voice rows (B, T, 44) without their level, (B, T, 45): bands and energy relative to the mean over voiced rows (over all rows
+    where none is voiced), pitch as it is and relative to the window's mean pitch, voicing, activity."""
+    x = shut(x, mask)
+    active = mask * (x[..., SPEECH] > 0.5).to(x.dtype)
+    voiced = mask * (x[..., PITCH] > 0).to(x.dtype)
+    over = torch.where(active.sum(1, keepdim=True) > 0, active, mask)
+    bands, energy, pitch = x[..., :BANDS], x[..., ENERGY:PITCH], x[..., PITCH]
+    level = mean_over_time(bands, over).mean(-1)[:, None, None]
+    mean_energy = mean_over_time(energy, over).unsqueeze(1)
+    mean_pitch = (pitch * voiced).sum(1, keepdim=True) / voiced.sum(1, keepdim=True).clamp_min(1)
+    relative = (pitch - mean_pitch) * voiced
+    return veil(torch.cat([bands - level, energy - mean_energy, pitch.unsqueeze(-1), relative.unsqueeze(-1), x[..., VOICING:]], -1), mask)
+
+
+class VoiceClassifier(nn.Module):
+    """The front end with a head of its own, by which it is trained before the fusion model takes it over."""
+
+    def __init__(self, classes: int = 7, d: int = 40) -> None:
+        super().__init__()
+        self.front = VoiceFront(d)
+        self.pool = AttentionPool(d)
+        self.head = nn.Sequential(nn.LayerNorm(2 * d), nn.Dropout(0.3), nn.Linear(2 * d, classes))
+
+    def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> Tensor:
+        """Voice rows -> logits (B, classes)."""
+        z, t, mask = self.front(x, t, mask)
+        z = functional.gelu(z)
+        logits: Tensor = self.head(torch.cat([self.pool(z, time_code(t, z.shape[-1]), mask), mean_over_time(z, mask)], -1))
+        return logits
