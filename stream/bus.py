@@ -130,6 +130,17 @@ class Bus:
         for topic in topics:
             self.listener.subscribe(topic)
 
+    def receive(self, timeout_ms: int = 0) -> list[bytes] | None:
+        """Frames of the next message, or None when none comes in `timeout_ms`.
+
+        Subscriptions match by prefix, so who listens to `affect` gets `affect.json` too: those are passed over here.
+        """
+        while self.listener.poll(timeout_ms):
+            frames: list[bytes] = self.listener.recv_multipart()
+            if not frames[0].endswith(b".json"):
+                return frames
+        return None
+
     def close(self, linger_ms: int = 200) -> None:
         """Sends what is queued for at most `linger_ms`, then closes."""
         self.speaker.linger = linger_ms
@@ -147,5 +158,8 @@ class Connection:
     keys: str = ""
     """Folder of keys made by `affect keys`, for a hub on another machine."""
 
+    def load_keys(self) -> Keys | None:
+        return Keys(Path(self.keys)) if self.keys else None
+
     def open(self) -> Bus:
-        return Bus(self.hub, Keys(Path(self.keys)) if self.keys else None)
+        return Bus(self.hub, self.load_keys())

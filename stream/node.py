@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import multiprocessing
 import time
 import uuid
 from collections.abc import Iterator
@@ -122,7 +122,6 @@ class Node:
         self._text = ""
         self._process = psutil.Process()
         self._process.cpu_percent()
-        self._parent = os.getppid()
         self._beat_at = 0.0
         self._beacon_at = time.monotonic()
         self._offset: HostOffset | None = None
@@ -165,8 +164,9 @@ class Node:
         self.clock = SessionClock(beacon.epoch or 0, beacon.speed, self._offset)
 
     def orphaned(self) -> bool:
-        """The process that started this one is gone (its children must not outlive it)."""
-        return os.getppid() != self._parent
+        """The supervisor that started this process is gone (its children must not outlive it)."""
+        parent = multiprocessing.parent_process()
+        return parent is not None and not parent.is_alive()
 
     def publish(self, topic: str, message: Message, payload: bytes | memoryview = b"") -> None:
         self.bus.speaker.send_multipart(encode(topic, message, payload), copy=len(payload) < 65536)
@@ -180,7 +180,7 @@ class Node:
     def beat(self) -> None:
         """One heartbeat now."""
         self._beat_at = time.monotonic()
-        self.metrics["cpu_percent"] = self._process.cpu_percent() if self._process else 0.0
+        self.metrics["cpu_percent"] = self._process.cpu_percent()
         self.metrics["cpu_seconds"] = sum(self._process.cpu_times()[:2])
         self.metrics["memory_mb"] = self._process.memory_info().rss / 1e6
         if self._offset:
@@ -224,9 +224,9 @@ class Node:
         return not self.session.lossless or begin <= self.credit + CREDIT_AHEAD
 
     def _next(self, timeout_ms: int) -> Received | None:
-        while self.bus.listener.poll(timeout_ms):
+        while (frames := self.bus.receive(timeout_ms)) is not None:
             try:
-                received = decode(self.bus.listener.recv_multipart(copy=True))
+                received = decode(frames)
             except ProtocolError:
                 self.refused += 1
                 self.metrics["refused"] = self.refused
