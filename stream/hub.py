@@ -7,12 +7,12 @@ import signal
 import threading
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
 import zmq
-import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
 
 from stream.bus import HIGH_WATER, Address, BusError, Connection, Keys, open_socket
@@ -117,13 +117,11 @@ class Hub:
             return
         if self._authenticator:
             self._authenticator.stop()
-        if not self._threads[0].ident:
+        if not self._threads[0].ident:  # never started: nobody else holds the sockets
             self._context.destroy(linger=0)
             return
         # Wakes every thread with an error; each closes its own sockets (closing another thread's socket aborts the process).
         self._context.term()
-        for thread in self._threads:
-            thread.join(timeout=1)
 
     @property
     def stopped(self) -> bool:
@@ -131,14 +129,10 @@ class Hub:
         return self._stop.is_set()
 
     def _proxy(self) -> None:
-        try:
+        with suppress(zmq.ZMQError):  # the context was terminated
             zmq.proxy(self._front, self._back)
-        except zmq.ZMQError:  # the context was terminated
-            self._front.close()
-            self._back.close()
-        finally:
-            self._front.close()
-            self._back.close()
+        self._front.close()
+        self._back.close()
 
     def _answer(self) -> None:
         while True:
