@@ -84,8 +84,8 @@ class Flow:
 class State:
     """Feed it with `update`; everything it keeps is bounded. Times `now` are nanoseconds of the listener's monotonic clock."""
 
-    WORDS = 60
-    """Committed words kept for display."""
+    WORDS = 90
+    """Committed words kept for display; beyond that a third is forgotten at once, so that lines do not shift with every word."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -100,7 +100,7 @@ class State:
         self.workers: dict[str, Status] = {}
         self.provisional: Affect | None = None
         self.final: Affect | None = None
-        self.committed: deque[Word] = deque(maxlen=self.WORDS)
+        self.committed: list[Word] = []
         self.tentative: list[Word] = []
         self.spoken = 0
         self.provisionals = self.finals = self.changed = 0
@@ -177,6 +177,8 @@ class State:
 
     def _read(self, flow: Flow, message: Words) -> None:
         self.committed.extend(message.committed)
+        if len(self.committed) > self.WORDS:
+            del self.committed[: len(self.committed) - self.WORDS * 2 // 3]
         self.spoken += len(message.committed)
         self.tentative = message.tentative[-self.WORDS:]
         if message.committed:

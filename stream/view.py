@@ -228,7 +228,8 @@ def _latency(state: State, width: int) -> list[Text]:
     first = Text.assemble(("  latency   ", PALE))
     for name, label in (("face", "face to result"), ("voice", "voice"), ("model", "model")):
         middle, tail = state.stage(name), state.stage(name, 0.95)
-        first.append_text(Text.assemble((f"{label} ", PALE), _milliseconds(middle), ("" if tail is None else f" p95 {tail:.0f}", PALE), "   "))
+        spread = f" p95 {tail:.0f}" if tail is not None else ""
+        first.append_text(Text.assemble((f"{label} ", PALE), _milliseconds(middle), (f"{spread}   ", PALE)))
     second = Text.assemble(
         ("  windows   ", PALE), f"{state.provisionals}", (" at once, ", PALE), f"{state.finals}", (" final", PALE),
         (f" ({state.changed} changed by late words) after ", PALE), _milliseconds(state.stage("final")),
