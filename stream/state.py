@@ -93,6 +93,8 @@ class State:
         self.beacon = 0
         self.hub = ""
         """The hub's address, for people."""
+        self.note = ""
+        """A line to show, such as why these sources were chosen."""
         self._forget()
 
     def _forget(self) -> None:

@@ -201,7 +201,7 @@ def _milliseconds(value: float | None) -> str:
 
 def _notes(state: State, width: int) -> list[Text]:
     """What is not as it should be, in words; one line stays free so that the view does not jump."""
-    notes: list[Text] = []
+    notes = [Text(f"  {state.note}", PALE)] if state.note else []
     if state.session is None:
         notes.append(Text("  start one with `affect run`; this view attaches by itself", CARE))
     elif state.session.epoch is None:

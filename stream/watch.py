@@ -11,16 +11,19 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from stream.bus import Bus, Connection
 from stream.clock import monotonic
-from stream.protocol import ProtocolError, decode
+from stream.protocol import ProtocolError, Received, decode
 from stream.state import State
 from stream.view import render, save_svg, summary
 
 TOPICS = ("session", "status", "face", "voice", "words", "affect")
 FRAME = 0.2
 """Seconds between pictures: five a second are calm and cheap."""
+LINE = 1.0
+"""Seconds between lines, where there is no terminal."""
 
 
 @dataclass
@@ -46,52 +49,80 @@ def run(options: WatchOptions, connection: Connection) -> int:
 def watch(connection: Connection, stop: Callable[[], bool], console: Console | None = None) -> State:
     """Shows the hub's session until `stop` says so; returns what was known at the end.
 
-    Has its own sockets and may run in a thread of the supervisor (which then handles the signals). A hub that is not there yet,
-    or goes and comes back, is waited for. Raises BusError for a bad address or bad keys.
+    A hub that is not there yet, or goes and comes back, is waited for. Raises BusError for a bad address or bad keys.
     """
-    console = console or Console()
     bus = connection.open()
-    state = State()
-    state.hub = str(bus.address)
     bus.subscribe(*TOPICS)
     try:
-        (_draw if console.is_terminal else _print)(state, bus, stop, console)
+        with Screen(str(bus.address), console=console) as screen:
+            while not stop():
+                screen(_next(bus))
+        return screen.state
     finally:
         bus.close()
-    return state
 
 
-def _draw(state: State, bus: Bus, stop: Callable[[], bool], console: Console) -> None:
-    plain = console.options.ascii_only
-    with Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
-        while not stop():
-            _listen(state, bus, FRAME)
-            live.update(render(state, console.width, console.height, plain), refresh=True)
-    console.print(render(state, console.width, console.height - 1, plain))
+class Screen:
+    """The view, fed by whoever has the messages: call it with each one, and with None in every quiet moment.
+
+    On a terminal it draws at most five pictures a second and leaves the last one standing; elsewhere it prints one line a second.
+    """
+
+    def __init__(self, hub: str, note: str = "", console: Console | None = None) -> None:
+        self.console = console or Console()
+        self.state = State()
+        self.state.hub, self.state.note = hub, note
+        self._live: Live | None = None
+        self._due = 0.0
+        self._said = ""
+
+    def __enter__(self) -> Screen:
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+            self.console.print(self._picture(self.console.height - 1))
+
+    def __call__(self, received: Received | None) -> None:
+        now = monotonic()
+        if received is not None:
+            self.state.update(received, now)
+        if time.monotonic() < self._due:
+            return
+        self.state.tick(now)
+        if self._live:
+            self._due = time.monotonic() + FRAME
+            self._live.update(self._picture(self.console.height), refresh=True)
+        elif (line := summary(self.state)) != self._said:
+            self._due = time.monotonic() + LINE
+            self._said = line
+            self.console.out(line, highlight=False)
+
+    def _picture(self, height: int) -> Text:
+        return render(self.state, self.console.width, height, self.console.options.ascii_only)
 
 
-def _print(state: State, bus: Bus, stop: Callable[[], bool], console: Console) -> None:
-    said, due = "", 0.0
-    while not stop():
-        _listen(state, bus, FRAME)
-        line = summary(state)
-        if line != said and time.monotonic() >= due:
-            console.out(line, highlight=False)
-            said, due = line, time.monotonic() + 1.0
+@contextmanager
+def screen(hub: str, enabled: bool = True, note: str = "") -> Iterator[Callable[[Received | None], None]]:
+    """A `Screen`, or nothing at all where the view is not `enabled`."""
+    if not enabled:
+        yield lambda received: None
+        return
+    with Screen(hub, note) as shown:
+        yield shown
 
 
-def _listen(state: State, bus: Bus, seconds: float) -> None:
-    """Takes what comes for `seconds`; messages that do not follow the schema are no concern of the view."""
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
-        frames = bus.receive(max(1, int(left * 1000)))
-        if frames is None:
-            break
-        try:
-            state.update(decode(frames), monotonic())
-        except ProtocolError:
-            continue
-    state.tick(monotonic())
+def _next(bus: Bus) -> Received | None:
+    """The next message within a tenth of a second. What does not follow the schema is no concern of the view."""
+    frames = bus.receive(100)
+    try:
+        return decode(frames) if frames is not None else None
+    except ProtocolError:
+        return None
 
 
 @contextmanager
