@@ -45,7 +45,8 @@ class Engine:
     backend = "eager"
 
     def __init__(
-        self, name: str, model: torch.nn.Module, dims: tuple[int, ...], spec: WindowSpec, features: Mapping[str, str], calibration: Calibration
+        self, name: str, model: torch.nn.Module, dims: tuple[int, ...], spec: WindowSpec, features: Mapping[str, str],
+        calibration: Calibration,
     ) -> None:
         """`features` maps stream names to the hashes of the feature sets the model was trained on."""
         torch.set_num_threads(1)
@@ -101,8 +102,8 @@ def load(name: str | os.PathLike[str] = "mea", features: Mapping[str, str] | Non
     arrays, metadata = weights.load(name)
     if metadata.get("format") != FORMAT or metadata.get("model") not in MODELS:
         raise weights.WeightsError(
-            f"{weights.path(name)} holds no fusion model of this version (format {metadata.get('format')!r}, model {metadata.get('model')!r})."
-            " Give weights made by `affect train`."
+            f"{weights.path(name)} holds no fusion model of this version (format {metadata.get('format')!r}, "
+            f"model {metadata.get('model')!r}). Give weights made by `affect train`."
         )
     kind, config_kind = MODELS[metadata["model"]]
     config = config_kind.from_dict(json.loads(metadata["config"]))

@@ -96,7 +96,7 @@ def disentangling(aux: Aux, normalise: bool = False) -> Tensor:
 
 
 def importance_weights(logits: Tensor) -> Tensor:
-    """omega^a_m = 1 - D_i(h^a_m)[m]: the less a vector gives its modality away, the more it counts. logits (n, M, M) -> (n, M), detached."""
+    """omega^a_m = 1 - D_i(h^a_m)[m]: what gives its modality away less counts more. logits (n, M, M) -> (n, M), detached."""
     return 1 - logits.detach().softmax(-1).diagonal(dim1=1, dim2=2)
 
 

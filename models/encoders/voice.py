@@ -75,3 +75,32 @@ class VoiceClassifier(nn.Module):
         z = functional.gelu(z)
         logits: Tensor = self.head(torch.cat([self.pool(z, time_code(t, z.shape[-1]), mask), mean_over_time(z, mask)], -1))
         return logits
+
+
+def augment(x: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+    """Voice rows (B, T, 44) as other speakers and channels might give them: pitch and formants moved, the spectrum tilted and
+    coloured, bands and stretches blotted out (SpecAugment; Park et al. 2019, Interspeech)."""
+    batch, rows, _ = x.shape
+    x = x.clone()
+
+    def draw(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(*shape, generator=generator)
+
+    x[..., PITCH] = torch.where(x[..., PITCH] > 0, x[..., PITCH] + draw(-0.25, 0.25, batch, 1), x[..., PITCH])
+    bands = x[..., :BANDS]
+    place = torch.arange(BANDS) * torch.exp(draw(-0.08, 0.08, batch, 1)) + draw(-1, 1, batch, 1)
+    place = place.clamp(0, BANDS - 1)
+    low = place.floor().long().clamp_max(BANDS - 2)
+    share = (place - low).unsqueeze(1)
+    index = low.unsqueeze(1).expand(-1, rows, -1)
+    bands = bands.gather(2, index) * (1 - share) + bands.gather(2, index + 1) * share
+    axis = torch.linspace(-1, 1, BANDS)
+    colour = functional.interpolate(torch.randn(batch, 1, 6, generator=generator) * 0.5, size=BANDS, mode="linear", align_corners=True)
+    bands = bands + (draw(-1, 1, batch, 1) * axis).unsqueeze(1) + colour
+    middle = mean_over_time(bands, mask).unsqueeze(1)
+    spot, width = draw(0, BANDS, batch, 2, 1), draw(0, 6, batch, 2, 1)
+    blot = ((torch.arange(BANDS) >= spot) & (torch.arange(BANDS) < spot + width)).any(1).unsqueeze(1)
+    start, length = draw(0, rows, batch, 2, 1), draw(0, 15, batch, 2, 1)
+    gap = ((torch.arange(rows) >= start) & (torch.arange(rows) < start + length)).any(1).unsqueeze(2)
+    x[..., :BANDS] = torch.where(blot | gap, middle.expand_as(bands), bands)
+    return shut(x, mask)
