@@ -58,9 +58,12 @@ class Calibration:
         p = np.exp(z - z.max(1, keepdims=True))
         p = p / p.sum(1, keepdims=True)
         top, cap = p.max(1, keepdims=True), self.cap[which][:, None]
-        is_top = p == top
-        rest = np.maximum(1 - top, 1e-9)
-        capped: Floats = np.where(top > cap, np.where(is_top, cap, p * (1 - cap) / rest), p).astype(np.float32)
+        is_top = np.arange(p.shape[1]) == p.argmax(1)[:, None]
+        # The others' shares among themselves, from the logits: beside a very sure top they have vanished from p.
+        others = np.where(is_top, -np.inf, z)
+        rest = np.exp(others - others.max(1, keepdims=True))
+        rest = rest / rest.sum(1, keepdims=True)
+        capped: Floats = np.where(top > cap, np.where(is_top, cap, (1 - cap) * rest), p).astype(np.float32)
         return capped
 
 
