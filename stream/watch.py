@@ -30,8 +30,8 @@ LINE = 1.0
 class WatchOptions:
     """Watch a running session in this terminal."""
 
-    seconds: float | None = None
-    """Stop after this long; by default at Ctrl-C."""
+    seconds: float = 0.0
+    """Stop after this long; 0 means at Ctrl-C."""
     svg: str = ""
     """At the end, write the view to this file as an SVG picture."""
 
