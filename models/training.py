@@ -1,0 +1,248 @@
+"""Training of the live MEA: `python -m models.training` makes `models/weights/mea.safetensors` from the corpora.
+
+Two stages. The voice front end learns first, with a head of its own, for it needs many more passes over its few speakers than the rest.
+Then MEA learns on composed windows; validation windows choose the step that is kept and give the calibration.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from models import calibration, engine, material, metrics
+from models.composed import SUBSETS, Composer, Composition, Truth, misread_shares
+from models.encoders.voice import VoiceClassifier, VoiceFront, augment, level_free
+from models.layers import Patches
+from models.losses import MEALoss, Targets, soft_cross_entropy
+from models.mea import MEA, MEAConfig
+from models.perception.facenet import features as face_features
+from models.perception.voice import VOICE
+from models.perception.words import feature_set as word_features
+from models.window import Window, WindowSpec
+
+VOICE_ONLY = (0, 1, 0)
+Log = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class MEATraining:
+    """What `affect train mea` can be told. The data is found as `models.datasets.data_root` says."""
+
+    out: Path = Path("models/weights/mea.safetensors")
+    """Where the weights go."""
+    run_folder: Path = Path("runs/mea")
+    """Where configuration, metrics.jsonl and figures go."""
+    seed: int = 0
+    steps: int = 2000
+    """Optimiser steps of MEA."""
+    batch: int = 64
+    rate: float = 2e-3
+    """Peak learning rate, one cycle (Smith and Topin 2018)."""
+    decay: float = 0.02
+    """Weight decay."""
+    clip: float = 0.8
+    """Largest norm of the gradient."""
+    every: int = 200
+    """Steps between two looks at the validation windows."""
+    voice_steps: int = 2500
+    """Optimiser steps of the voice front end."""
+    voice_rate: float = 4e-3
+    voice_copies: int = 4
+    """Renderings of the training voices in different rooms."""
+    valid_windows: int = 900
+    calibration_windows: int = 600
+    """Validation windows for each presence pattern, other than those that choose the step."""
+    neutral: float = calibration.NEUTRAL_SHARE
+    """Share of neutral in the prior that the engine assumes."""
+    lone_cap: float = 0.95
+    """Most probability one emotion gets from one modality alone."""
+    loss: MEALoss = field(default_factory=lambda: MEALoss(evidence=0.3, normalise_hsic=True))
+    face: str = "face"
+    """Weights of the face network: a shipped name or a path."""
+    words: str = "words"
+    """Weights of the word table."""
+
+    def run(self) -> dict[str, Any]:
+        """Trains, calibrates, saves; gives the validation figures. Raises DataMissing or WeightsError with the cure."""
+        torch.set_num_threads(1)
+        torch.manual_seed(self.seed)
+        self.run_folder.mkdir(parents=True, exist_ok=True)
+        (self.run_folder / "config.json").write_text(json.dumps(asdict(self), default=str, indent=1))
+        started = time.monotonic()
+        with Progress() as bars, (self.run_folder / "metrics.jsonl").open("w") as lines:
+
+            def log(entry: dict[str, Any]) -> None:
+                lines.write(json.dumps({"seconds": round(time.monotonic() - started, 1), **entry}) + "\n")
+                lines.flush()
+
+            task = bars.add_task("material", total=None)
+
+            def tell(what: str, done: int, total: int) -> None:
+                bars.update(task, description=what, completed=done, total=total)
+
+            train, valid = self._composers(tell)
+            voice, train.misheard = train_voice(self, train, valid, log, tell)
+            model = self._fit(train, valid, voice, log, tell)
+            fitted = self._calibrate(model, valid)
+        summary = {"seed": self.seed, "steps": self.steps, "minutes": round((time.monotonic() - started) / 60, 1)}
+        engine.save(self.out, "mea", model, WindowSpec(), self.features(), fitted, summary)
+        return summary
+
+    def features(self) -> dict[str, str]:
+        """Hashes of the feature sets trained on, by stream."""
+        return {"words": word_features(self.words).hash, "voice": VOICE.hash, "face": face_features(self.face).hash}
+
+    def _composers(self, tell: material.Progress) -> tuple[Composer, Composer]:
+        valid = Composer(material.load("valid", self.face, self.words, progress=tell))
+        truthful = Composition(as_misread=True, as_misheard=True)
+        train = Composer(material.load("train", self.face, self.words, self.voice_copies, tell), composition=truthful)
+        faces, texts = valid.material.faces, valid.material.texts
+        train.misread = {"face": misread_shares(faces.label, faces.misread), "text": misread_shares(texts.label, texts.misread)}
+        return train, valid
+
+    def _fit(self, train: Composer, valid: Composer, voice: VoiceClassifier, log: Log, tell: material.Progress) -> MEA:
+        torch.manual_seed(self.seed)
+        model = MEA(MEAConfig.live())
+        prepare(model, train.batch(512, (self.seed, 0))[0])
+        model.fronts[1].load_state_dict(voice.front.state_dict())
+        held, held_truth = valid.batch(self.valid_windows, 1)
+        # The voice front end has learnt already and would soon know its training speakers by heart.
+        slow = list(model.fronts[1].parameters())
+        rest = [p for p in model.parameters() if all(p is not q for q in slow)]
+        optimiser = torch.optim.AdamW([{"params": rest}, {"params": slow}], self.rate, weight_decay=self.decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [self.rate, self.rate / 10], total_steps=self.steps, pct_start=0.1)
+        noise = torch.Generator().manual_seed(self.seed)
+        best, kept = float("inf"), {k: v.clone() for k, v in model.state_dict().items()}
+        for step in range(self.steps):
+            window, truth = train.batch(self.batch, (self.seed, 1, step))
+            inputs = tensors(window)
+            inputs[3] = augment(inputs[3], inputs[5], noise)
+            model.train()
+            output, aux = model.study(*inputs)
+            loss, parts = self.loss(output, aux, targets(truth))
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(model.parameters(), self.clip)
+            optimiser.step()
+            schedule.step()
+            tell("MEA", step + 1, self.steps)
+            if (step + 1) % self.every == 0 or step + 1 == self.steps:
+                figures = validate(model, held, held_truth)
+                log({"stage": "mea", "step": step + 1, "loss": parts, **figures})
+                if figures["cross_entropy"] < best:
+                    best, kept = figures["cross_entropy"], {k: v.clone() for k, v in model.state_dict().items()}
+        model.load_state_dict(kept)
+        return model.eval()
+
+    def _calibrate(self, model: MEA, valid: Composer) -> calibration.Calibration:
+        logits, soft, present = [], [], []
+        for k, subset in enumerate(SUBSETS):
+            window, truth = valid.batch(self.calibration_windows, (2, k), subset)
+            known = truth.class_weight > 0
+            logits.append(forward(model, window)[0].numpy()[known])
+            soft.append(truth.classes[known])
+            present.append(np.stack([s.mask.max(1) for s in window], 1)[known])
+        prior = calibration.stated_prior(self.neutral)
+        return calibration.fit(np.concatenate(logits), np.concatenate(soft), np.concatenate(present), prior, self.lone_cap)
+
+
+def train_voice(
+    config: MEATraining, train: Composer, valid: Composer, log: Log, tell: material.Progress
+) -> tuple[VoiceClassifier, material.Floats]:
+    """The voice front end with a head, kept at its best on unseen speakers; and what it takes their emotions for, (7, 7)."""
+    torch.manual_seed(config.seed)
+    net = VoiceClassifier()
+    fit_voice(net.front, train.batch(512, (config.seed, 2), VOICE_ONLY)[0])
+    optimiser = torch.optim.AdamW(net.parameters(), config.voice_rate, weight_decay=config.decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.voice_rate, total_steps=config.voice_steps, pct_start=0.1)
+    held, held_truth = valid.batch(config.valid_windows, 3, VOICE_ONLY)
+    noise = torch.Generator().manual_seed(config.seed)
+    best, kept, confused = float("inf"), net.state_dict(), np.eye(7, dtype=np.float32)
+    for step in range(config.voice_steps):
+        window, truth = train.batch(config.batch, (config.seed, 3, step), VOICE_ONLY)
+        x, t, mask = (torch.from_numpy(part) for part in window.voice)
+        net.train()
+        soft = 0.9 * torch.from_numpy(truth.classes) + 0.1 / 7
+        loss = soft_cross_entropy(net(augment(x, mask, noise), t, mask), soft, torch.ones(len(soft)))
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        tell("voice", step + 1, config.voice_steps)
+        if (step + 1) % config.every == 0 or step + 1 == config.voice_steps:
+            net.eval()
+            with torch.inference_mode():
+                whole = [torch.from_numpy(part) for part in held.voice]
+                logits = torch.cat([net(*(part[k:k + 100] for part in whole)) for k in range(0, len(whole[0]), 100)])
+            p, label = logits.softmax(1).numpy(), held_truth.classes.argmax(1)
+            cost = metrics.cross_entropy(p, held_truth.classes)
+            right = float((p.argmax(1) == label).mean())
+            log({"stage": "voice", "step": step + 1, "loss": loss.item(), "cross_entropy": cost, "accuracy": right})
+            if cost < best:
+                best, kept = cost, {k: v.clone() for k, v in net.state_dict().items()}
+                confused = metrics.confusion(p.argmax(1), label)
+    net.load_state_dict(kept)
+    return net.eval(), confused / confused.sum(1, keepdims=True)
+
+
+def prepare(model: MEA, window: Window) -> None:
+    """Fits the standardisation of the front ends to a batch of windows."""
+    for front, sequence in zip(model.fronts, window, strict=True):
+        if isinstance(front, Patches):
+            front.standardise.fit(torch.from_numpy(sequence.x), torch.from_numpy(sequence.mask))
+        elif isinstance(front, VoiceFront):
+            fit_voice(front, window)
+
+
+def fit_voice(front: VoiceFront, window: Window) -> None:
+    """Fits the standardisation of the voice front end, which works on rows without their level."""
+    mask = torch.from_numpy(window.voice.mask)
+    front.standardise.fit(level_free(torch.from_numpy(window.voice.x), mask), mask)
+
+
+def tensors(window: Window) -> list[Tensor]:
+    """A window's nine arrays in the order of `MEA.forward`."""
+    return [torch.from_numpy(part) for sequence in window for part in sequence]
+
+
+def targets(truth: Truth) -> Targets:
+    return Targets(*(torch.from_numpy(part) for part in truth))
+
+
+def forward(model: nn.Module, window: Window, chunk: int = 100) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, affect and weights of many windows, without gradients."""
+    model.eval()
+    inputs = tensors(window)
+    with torch.inference_mode():
+        parts = [model(*(x[k:k + chunk] for x in inputs)) for k in range(0, len(inputs[0]), chunk)]
+    logits, affect, weights = (torch.cat(part) for part in zip(*parts, strict=True))
+    return logits, affect, weights
+
+
+def validate(model: nn.Module, window: Window, truth: Truth) -> dict[str, float]:
+    """Cross-entropy and accuracy (top against the main true emotion), concordance of valence, on windows of all kinds."""
+    logits, affect, _ = forward(model, window)
+    known = truth.class_weight > 0
+    p = logits.softmax(1).numpy()[known]
+    soft = truth.classes[known]
+    return {
+        "cross_entropy": metrics.cross_entropy(p, soft),
+        "accuracy": float((p.argmax(1) == soft.argmax(1)).mean()),
+        "valence_ccc": metrics.concordance(affect[:, 0].numpy(), truth.affect[:, 0]),
+    }
+
+
+if __name__ == "__main__":
+    import tyro
+
+    print(json.dumps(replace(tyro.cli(MEATraining)).run()))
