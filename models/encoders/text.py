@@ -1,0 +1,265 @@
+"""Text: the affective word table and the head that reads emotion from its vectors alone; `python -m models.encoders.text` trains both.
+
+The head is the unimodal reference of the words and a starting point for the fusion models.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import tyro
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchmetrics.functional import pearson_corrcoef
+from torchmetrics.functional.classification import multiclass_f1_score
+
+from models import weights as shipped
+from models.datasets.spoken import Hearing, Recogniser
+from models.datasets.texts import Texts, texts
+from models.emotions import EMOTIONS
+from models.encoders.textcard import card
+from models.perception.words import VECTOR, buckets
+from models.window import WindowSpec
+
+Ints = npt.NDArray[np.int64]
+
+
+class TextHead(nn.Module):
+    """Seven emotions, valence and arousal from one window of word rows.
+
+    A convolution over three words beside the words themselves, pooled by attention, mean and maximum. Only the word vector is read:
+    written corpora have no durations, pauses or recogniser probabilities to learn from.
+    """
+
+    def __init__(self, width: int = 128, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.words = nn.Linear(VECTOR, width)
+        self.phrases = nn.Conv1d(VECTOR, width, 3, padding=1)
+        self.attention = nn.Linear(width, 1)
+        self.dropout = nn.Dropout(dropout)
+        self.mix = nn.Linear(3 * width, width)
+        self.emotion = nn.Linear(width, len(EMOTIONS))
+        self.affect = nn.Linear(width, 2)
+
+    def embed(self, rows: Tensor, mask: Tensor) -> Tensor:
+        """State of the text (B, width) from rows (B, T, 64 or more) and mask (B, T): finite for no words, blind to padding."""
+        keep = mask.unsqueeze(-1)
+        x = rows[..., :VECTOR].masked_fill(keep == 0, 0.0)
+        h = F.gelu(self.words(x) + self.phrases(x.transpose(1, 2)).transpose(1, 2)) * keep
+        score = self.attention(h).squeeze(-1).masked_fill(mask == 0, -1e4)
+        attended = (torch.softmax(score, dim=1).unsqueeze(-1) * h).sum(1)
+        mean = h.sum(1) / keep.sum(1).clamp(min=1)
+        peak = torch.where(keep > 0, h, torch.full_like(h, -1e4)).amax(1) * mask.amax(1, keepdim=True)
+        return F.gelu(self.mix(self.dropout(torch.cat((attended, mean, peak), dim=1))))
+
+    def forward(self, rows: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, 7) in the order of EMOTIONS; valence and arousal (B, 2) in [-1, 1]."""
+        state = self.dropout(self.embed(rows, mask))
+        return self.emotion(state), torch.tanh(self.affect(state))
+
+
+def load_head(weights: str | Path = "words") -> TextHead:
+    """The trained head that ships beside the word table, in evaluation mode. Raises WeightsError."""
+    arrays, metadata = shipped.load(weights)
+    head = TextHead(**json.loads(metadata.get("head", "{}")))
+    state = {name.removeprefix("head."): torch.from_numpy(value) for name, value in arrays.items() if name.startswith("head.")}
+    try:
+        head.load_state_dict(state)
+    except RuntimeError as error:
+        raise shipped.WeightsError(f"{shipped.path(weights)} holds no text head that fits: {error}") from error
+    return head.eval()
+
+
+class WordTable(nn.Module):
+    """The hashed table being trained, with the bucket lists of a fixed vocabulary worked out once."""
+
+    def __init__(self, vocabulary: list[str], size: int, scale: float) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(size, VECTOR) * scale)
+        lists = [buckets(word, size) for word in vocabulary]
+        self._own: Ints = np.array([row[0] for row in lists])
+        self._grams: Ints = np.concatenate([np.array(row[1:] or row[:1]) for row in lists])
+        self._begin: Ints = np.cumsum([0, *(max(len(row) - 1, 1) for row in lists)])
+        self._alone = torch.tensor([len(row) == 1 for row in lists])
+
+    def forward(self, words: Ints, own_dropout: float = 0.0) -> Tensor:
+        """Vectors (n, 64) of vocabulary indices (n,), composed as `models.perception.words.compose` does."""
+        begin, count = self._begin[words], self._begin[words + 1] - self._begin[words]
+        offsets = np.cumsum(count) - count
+        flat = self._grams[np.repeat(begin - offsets, count) + np.arange(count.sum())]
+        grams = F.embedding_bag(torch.from_numpy(flat), self.table, torch.from_numpy(offsets), mode="mean")
+        alone = self._alone[torch.from_numpy(words)].unsqueeze(1)
+        own = self.table[torch.from_numpy(self._own[words])]
+        if own_dropout:
+            own = own * (torch.rand(len(words), 1) >= own_dropout)
+        return own + grams.masked_fill(alone, 0.0)
+
+
+@dataclass(frozen=True)
+class TextTraining:
+    """All that decides the trained words; the defaults made the shipped weights."""
+
+    name: str = "words"
+    seed: int = 0
+    buckets: int = 1 << 15
+    scale: float = 0.02
+    """Deviation of the untrained table: what n-grams never met in training add to a word."""
+    width: int = 128
+    dropout: float = 0.3
+    word_dropout: float = 0.1
+    vector_dropout: float = 0.0
+    own_dropout: float = 0.0
+    """Share of the words whose own row is left out, so that their n-grams learn to stand in for it."""
+    epochs: int = 5
+    batch: int = 256
+    table_rate: float = 1e-2
+    head_rate: float = 2e-3
+    table_decay: float = 0.0
+    prior: float = 0.5
+    """Strength of the logit adjustment (Menon et al. 2021): 0 learns the corpus's class shares, 1 balanced classes."""
+    affect_weight: float = 3.0
+    fine_weight: float = 0.5
+    """Weight of GoEmotions' own 28 labels as a second task while training."""
+    meld: float = 0.3
+    """Weight of MELD's utterances; 0 leaves the corpus out."""
+    average: float = 0.995
+    hearing: Hearing = field(default_factory=Hearing)
+
+
+class _Run:
+    def __init__(self, config: TextTraining) -> None:
+        torch.set_num_threads(1)
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.rng = np.random.default_rng(config.seed)
+        self.data: Texts = texts(config.meld)
+        self.table = WordTable(self.data.vocabulary, config.buckets, config.scale)
+        self.head = TextHead(config.width, config.dropout)
+        self.fine = nn.Linear(config.width, self.data.fine.shape[1])
+        index = {word: i for i, word in enumerate(self.data.vocabulary)}
+        train = [self.data.words[i] for i in self.data.rows("train")]
+        self.recogniser = Recogniser([[self.data.vocabulary[i] for i in words] for words in train], index, config.hearing)
+        rows = self.data.rows("train")
+        shares = (self.data.target[rows] * self.data.weight[rows, None]).sum(0) + 1e-9
+        self.prior = torch.tensor(np.log(shares / shares.sum()) * config.prior, dtype=torch.float32)
+        parts = [(self.table.parameters(), config.table_rate, config.table_decay)]
+        parts += [(module.parameters(), config.head_rate, 1e-2) for module in (self.head, self.fine)]
+        self.optimiser = torch.optim.AdamW([{"params": list(p), "lr": rate, "weight_decay": decay} for p, rate, decay in parts])
+
+    def encode(self, words: list[list[int]], table: nn.Module, own_dropout: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Vectors (B, 24, 64) and mask (B, 24) of texts given as vocabulary indices: the newest 24 words count."""
+        spec = WindowSpec()
+        words = [row[-spec.text :] for row in words]
+        mask = torch.zeros(len(words), spec.text)
+        for i, row in enumerate(words):
+            mask[i, : len(row)] = 1
+        flat = np.array([w for row in words for w in row], np.int64)
+        unique, inverse = np.unique(flat, return_inverse=True)
+        rows = torch.zeros(len(words), spec.text, VECTOR)
+        vectors = table(unique, own_dropout)[torch.from_numpy(inverse)]
+        return rows.masked_scatter(mask.bool().unsqueeze(-1), vectors), mask
+
+    def step(self, rows: Ints) -> float:
+        config, data = self.config, self.data
+        x, mask = self.encode([self.recogniser.hear(data.words[i], self.rng) for i in rows], self.table, config.own_dropout)
+        x = F.dropout(x * (torch.rand(mask.shape) >= config.word_dropout).float().unsqueeze(-1), config.vector_dropout)
+        state = self.head.dropout(self.head.embed(x, mask))
+        weight = torch.from_numpy(data.weight[rows])
+        emotion = -(torch.from_numpy(data.target[rows]) * torch.log_softmax(self.head.emotion(state) + self.prior, 1)).sum(1)
+        loss = (emotion * weight).sum() / len(rows)
+        rated = torch.from_numpy(data.rated[rows])
+        error = (torch.tanh(self.head.affect(state)) - torch.from_numpy(data.affect[rows])) ** 2
+        loss = loss + config.affect_weight * (error.sum(1) * rated).sum() / rated.sum().clamp(min=1)
+        fine = F.binary_cross_entropy_with_logits(self.fine(state), torch.from_numpy(data.fine[rows]), reduction="none").sum(1)
+        loss = loss + config.fine_weight * (fine * torch.from_numpy(data.fined[rows])).mean()
+        self.optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        self.optimiser.step()
+        return float(loss.detach())
+
+    def batches(self) -> Iterator[Ints]:
+        order = self.rng.permutation(self.data.rows("train"))
+        for start in range(0, len(order), self.config.batch):
+            yield order[start : start + self.config.batch]
+
+    @torch.no_grad()
+    def score(self, split: str, modules: nn.Module) -> dict[str, float]:
+        """Figures of the table and head in `modules` on a split's clean texts: macro-F1 and accuracy of single-label rows, Pearson's r."""
+        table, head = modules.children()
+        head.eval()
+        out: dict[str, float] = {}
+        for corpus in ("goemotions", "emobank", "meld"):
+            rows = self.data.rows(split, corpus)
+            parts = [head(*self.encode([self.data.words[i] for i in rows[a : a + 512]], table)) for a in range(0, len(rows), 512)]
+            if not parts:
+                continue
+            logits, affect = (torch.cat(part) for part in zip(*parts, strict=True))
+            if corpus == "emobank":
+                for k, what in enumerate(("valence", "arousal")):
+                    out[f"emobank_{what}_r"] = float(pearson_corrcoef(affect[:, k], torch.from_numpy(self.data.affect[rows, k])))
+            else:
+                label = torch.from_numpy(self.data.label7[rows])
+                out[f"{corpus}_macro_f1"] = float(multiclass_f1_score(logits, label, len(EMOTIONS), average="macro"))
+                out[f"{corpus}_accuracy"] = float((logits.argmax(1) == label).float().mean())
+        head.train()
+        return out
+
+
+def run(config: TextTraining | None = None, folder: Path | None = None, say: Callable[[str], None] = print) -> dict[str, float]:
+    """Train the word table and its head, and write `NAME.safetensors` and its card into `folder` (default: the shipped weights).
+
+    The averaged weights of the epoch with the best sum of GoEmotions macro-F1 and EmoBank valence correlation on the validation
+    splits are kept; the test splits are read once, with the table already rounded to 16 bits. Returns the figures of both.
+    Raises DataMissing. A few minutes on one core.
+    """
+    config = config or TextTraining()
+    folder = folder or Path(shipped.__file__).parent
+    begun = time.monotonic()
+    training = _Run(config)
+    modules = nn.ModuleList((training.table, training.head))
+    average = AveragedModel(modules, multi_avg_fn=get_ema_multi_avg_fn(config.average))  # type: ignore[no-untyped-call]
+    steps = config.epochs * -(-len(training.data.rows("train")) // config.batch)
+    schedule = LambdaLR(training.optimiser, lambda n: min(1.0, (n + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * n / steps)))
+    best: tuple[float, dict[str, Tensor], dict[str, float]] | None = None
+    for epoch in range(config.epochs):
+        losses = []
+        for rows in training.batches():
+            losses.append(training.step(rows))
+            schedule.step()
+            average.update_parameters(modules)
+        figures = training.score("valid", average.module)
+        total = figures["goemotions_macro_f1"] + figures["emobank_valence_r"]
+        if best is None or total > best[0]:
+            best = total, copy.deepcopy(average.module.state_dict()), figures
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        say(f"epoch {epoch + 1} of {config.epochs}: loss {np.mean(losses):.3f}; valid {shown}; {time.monotonic() - begun:.0f} s")
+    assert best is not None, "at least one epoch"
+    modules.load_state_dict(best[1])
+    table = training.table.table.detach().half()
+    training.table.table.data = table.float()
+    result = {f"valid_{name}": value for name, value in best[2].items()}
+    result |= {f"test_{name}": value for name, value in training.score("test", modules).items()}
+    tensors = {"table": table} | {f"head.{name}": value.contiguous() for name, value in training.head.state_dict().items()}
+    recipe = json.dumps(asdict(config), sort_keys=True)
+    metadata = {"kind": "words", "head": json.dumps({"width": config.width}), "training": recipe, "figures": json.dumps(result)}
+    save_file(tensors, folder / f"{config.name}.safetensors", metadata)
+    written = card(asdict(config), result, sum(value.nbytes for value in tensors.values()))
+    (folder / f"{config.name}.md").write_text(written, encoding="utf-8")
+    say("test " + ", ".join(f"{name} {value:.3f}" for name, value in result.items() if name.startswith("test_")))
+    return result
+
+
+if __name__ == "__main__":
+    run(tyro.cli(TextTraining))
