@@ -39,7 +39,7 @@ class Recent:
         self._entries.append((now, count, value))
 
     def _within(self, now: int) -> list[tuple[int, int, float]]:
-        while self._entries and now - self._entries[0][0] > RECENT:
+        while self._entries and now - self._entries[0][0] >= RECENT:
             self._entries.popleft()
         return list(self._entries)
 
