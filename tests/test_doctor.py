@@ -167,7 +167,7 @@ def test_every_check_answers_here_and_a_broken_one_is_a_finding(monkeypatch: pyt
     monkeypatch.setattr(doctor, "gpu", broken)
     found = doctor.examine(Connection("tcp://127.0.0.1:65000"))
     names = [check.name for check in found]
-    expected = {"python", "packages", "libraries", "face tracker", "camera", "microphone", "built-in clip", "pocketsphinx", "whisper", "ports"}
+    expected = {"python", "packages", "libraries", "face tracker", "camera", "microphone", "built-in clip", "whisper", "ports"}
     assert expected <= set(names)
     assert any("driver on fire" in check.detail and check.level == "warn" for check in found)
     assert all(check.cure for check in found if check.level == "fail")
