@@ -1,0 +1,211 @@
+"""What trained weights do on held-out data: `python -m models.evaluation mea` prints JSON. Test data is for the end, once.
+
+Each real corpus alone (faces, voices, texts), composed windows of every subset beside the product of the model's own unimodal
+posteriors, which composed windows make the ceiling, and what deleting a modality or shuffling time changes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import numpy as np
+
+from models import material, metrics
+from models.calibration import Calibration, stated_prior
+from models.composed import SUBSETS, Composer, Truth
+from models.datasets import data_root, emodb, ferplus, ravdess
+from models.datasets.voicerows import voice_rows
+from models.engine import Engine, load
+from models.material import Floats, Ints, Material
+from models.perception import voice, words
+from models.window import Sequence, Window, empty
+
+FRAMES, FRAME_S = 100, 0.04
+WORD_S = 0.16
+
+
+def evaluate(name: str | os.PathLike[str] = "mea", split: str = "test", windows: int = 500) -> dict[str, Any]:
+    """All figures of weights `name` on a split; `windows` composed ones a subset. Raises DataMissing or WeightsError."""
+    engine = load(name)
+    stock = material.load(split)
+    composer = Composer(stock, engine.spec)
+    return {
+        "split": split, **alone(engine, stock, split), "composed": composed(engine, composer, windows), **probes(engine, composer, windows),
+    }
+
+
+def alone(engine: Engine, stock: Material, split: str) -> dict[str, Any]:
+    """Each corpus by itself, 7 classes, under equal priors and under the class shares of its own training part."""
+    trained = _training_shares()
+    found = _found(split)
+    seen = scores(engine, faces(engine, stock.faces.rows[:, 0].astype(np.float32)), stock.faces.label, trained["face"])
+    top = seen.pop("top")
+    out: dict[str, Any] = {
+        "ferplus": {
+            **seen, "images": len(found), "found": float(found.mean()),
+            "accuracy_unfound_as_errors": float((found & (top == stock.faces.label)).mean()),
+        }
+    }
+    for corpus in (ravdess, emodb):
+        clips = [clip for clip in corpus.load() if clip.split == split]
+        label = np.array([clip.label7 for clip in clips])
+        heard = scores(engine, voices(engine, voice_rows(clips)), label, trained[clips[0].corpus])
+        out[clips[0].corpus] = {key: value for key, value in heard.items() if key != "top"}
+    labelled = np.flatnonzero(stock.texts.label >= 0)
+    read = scores(engine, texts(engine, stock, labelled), stock.texts.label[labelled], trained["text"])
+    out["goemotions"] = {key: value for key, value in read.items() if key != "top"}
+    rated = np.flatnonzero(np.isfinite(stock.texts.affect[:, 0]))
+    affect = engine.logits(texts(engine, stock, rated))[1]
+    out["emobank"] = {
+        f"{what}_pearson": metrics.pearson(affect[:, k], stock.texts.affect[rated, k]) for k, what in enumerate(("valence", "arousal"))
+    }
+    return out
+
+
+def scores(engine: Engine, window: Window, label: Ints, shares: Floats) -> dict[str, Any]:
+    """Classification figures under equal priors and (`own_prior_`) under the shares of the corpus; `top` under the latter."""
+    logits, _, _, present = engine.logits(window)
+    flat = engine.calibration.with_prior(np.ones(7))(logits, present)
+    own = engine.calibration.with_prior(np.maximum(shares, 1e-3))(logits, present)
+    out: dict[str, Any] = metrics.classification(flat, label)
+    out |= {f"own_prior_{key}": value for key, value in metrics.classification(own, label).items()}
+    return {"items": len(label), **out, "top": own.argmax(1)}
+
+
+def faces(engine: Engine, rows: Floats) -> Window:
+    """Each still (N, 39) held for a whole window at 25 frames a second."""
+    window = empty(engine.spec, engine.dims, len(rows))
+    window.face.x[:, :FRAMES] = rows[:, None]
+    window.face.t[:, :FRAMES] = -np.arange(FRAMES)[::-1] * FRAME_S - FRAME_S
+    window.face.mask[:, :FRAMES] = 1
+    return window
+
+
+def voices(engine: Engine, clips: list[Floats]) -> Window:
+    """The last 4 s of each clip's rows, ending with the window."""
+    window = empty(engine.spec, engine.dims, len(clips))
+    for k, rows in enumerate(clips):
+        n = min(len(rows), engine.spec.voice)
+        window.voice.x[k, :n] = rows[-n:]
+        window.voice.t[k, :n] = -np.arange(n)[::-1] * voice.HOP / voice.SAMPLE_RATE - 0.03
+        window.voice.mask[k, :n] = 1
+    return window
+
+
+def texts(engine: Engine, stock: Material, chosen: Ints) -> Window:
+    """The first 24 words of each text, spoken fast enough to fit the window."""
+    window = empty(engine.spec, engine.dims, len(chosen))
+    for k, which in enumerate(chosen):
+        said = stock.texts.words[which][: engine.spec.text]
+        n = len(said)
+        window.text.x[k, :n, :words.VECTOR] = stock.texts.vectors[said]
+        pauses = np.where(np.arange(n) == 0, words.LONGEST_PAUSE_S, 0)
+        window.text.x[k, :n, words.VECTOR:] = np.stack([np.full(n, np.log1p(WORD_S)), np.log1p(pauses), np.full(n, 0.9)], 1)
+        window.text.t[k, :n] = -np.arange(n)[::-1] * WORD_S - 0.1
+        window.text.mask[k, :n] = 1
+    return window
+
+
+def composed(engine: Engine, composer: Composer, windows: int) -> dict[str, Any]:
+    """Composed windows of each subset, equal priors: the model, and the product of its own calibrated unimodal posteriors."""
+    equal = engine.calibration.with_prior(np.ones(7))
+    out: dict[str, Any] = {}
+    for k, subset in enumerate(SUBSETS):
+        window, truth = composer.batch(windows, (4, k), subset)
+        known = truth.class_weight > 0
+        p, product = _fused_and_product(engine, equal, window, subset)
+        name = "+".join(m for m, here in zip(("text", "voice", "face"), subset, strict=True) if here)
+        out[name] = {"model": _soft(p, truth, known), "product": _soft(product, truth, known)}
+        agree = known & (truth.classes.max(1) > 0.99)
+        split = known & ~agree
+        if sum(subset) > 1:
+            out[name] |= {"model_mixed": _soft(p, truth, split), "product_mixed": _soft(product, truth, split)}
+        heavy = _neutral_heavy(truth, known)
+        shifted = engine.calibration.with_prior(stated_prior())(*engine.logits(window)[::3])
+        out[name]["neutral_heavy_calibration_error"] = metrics.soft_calibration_error(shifted[heavy], truth.classes[heavy])
+    return out
+
+
+def probes(engine: Engine, composer: Composer, windows: int) -> dict[str, Any]:
+    """Windows with all three modalities: what changes when one is deleted, and when the rows are shuffled in time."""
+    window, truth = composer.batch(windows, (5,), (1, 1, 1))
+    equal = engine.calibration.with_prior(np.ones(7))
+
+    def read(w: Window) -> Floats:
+        logits, _, _, present = engine.logits(w)
+        return equal(logits, present)
+
+    whole, known = read(window), truth.class_weight > 0
+    draw = np.random.default_rng(0)
+    changed = {f"without {m}": window._replace(**{m: _blank(getattr(window, m))}) for m in Window._fields}
+    changed["time shuffled"] = Window(*(_shuffled(s, draw) for s in window))
+    out: dict[str, Any] = {"whole": _soft(whole, truth, known)}
+    for what, other in changed.items():
+        p = read(other)
+        out[what] = {**_soft(p, truth, known), "top_changes": float((p.argmax(1) != whole.argmax(1)).mean()),
+                     "total_variation": float(np.abs(p - whole).sum(1).mean() / 2)}
+    weights = engine(window).weights
+    out["mean_weights"] = dict(zip(("text", "voice", "face"), map(float, weights.mean(0)), strict=True))
+    return {"probes": out}
+
+
+def _fused_and_product(engine: Engine, equal: Calibration, window: Window, subset: tuple[int, ...]) -> tuple[Floats, Floats]:
+    logits, _, _, present = engine.logits(window)
+    product = np.zeros_like(logits)
+    for m, modality in enumerate(Window._fields):
+        if subset[m]:
+            blank = {n: _blank(getattr(window, n)) for n in Window._fields if n != modality}
+            single, _, _, here = engine.logits(window._replace(**blank))
+            product += np.log(np.maximum(equal(single, here), 1e-6))
+    product = np.exp(product - product.max(1, keepdims=True))
+    return equal(logits, present), product / product.sum(1, keepdims=True)
+
+
+def _soft(p: Floats, truth: Truth, rows: np.ndarray) -> dict[str, float]:
+    p, soft = p[rows], truth.classes[rows]
+    return {
+        "windows": len(p), "accuracy": float((p.argmax(1) == soft.argmax(1)).mean()), "cross_entropy": metrics.cross_entropy(p, soft),
+        "calibration_error": metrics.soft_calibration_error(p, soft),
+    }
+
+
+def _neutral_heavy(truth: Truth, known: np.ndarray) -> Ints:
+    """Rows resampled to the stated prior by their main emotion."""
+    draw, label = np.random.default_rng(1), truth.classes.argmax(1)
+    odds = known * stated_prior()[label] / np.maximum(np.bincount(label[known], minlength=7), 1)[label]
+    chosen: Ints = draw.choice(len(label), 4 * len(label), p=odds / odds.sum())
+    return chosen
+
+
+def _blank(sequence: Sequence) -> Sequence:
+    return Sequence(*(np.zeros_like(part) for part in sequence))
+
+
+def _shuffled(sequence: Sequence, draw: np.random.Generator) -> Sequence:
+    x = sequence.x.copy()
+    for k, mask in enumerate(sequence.mask):
+        n = int(mask.sum())
+        x[k, :n] = x[k, draw.permutation(n)]
+    return sequence._replace(x=x)
+
+
+def _training_shares() -> dict[str, Floats]:
+    def shares(label: Any) -> Floats:
+        label = np.asarray(label)
+        counted: Floats = (np.bincount(label[label >= 0], minlength=7) / (label >= 0).sum()).astype(np.float32)
+        return counted
+
+    voices = {c.__name__.rsplit(".", 1)[1]: shares([clip.label7 for clip in c.load() if clip.split == "train"]) for c in (ravdess, emodb)}
+    return {"face": shares(ferplus.load(data_root(), "train").label), "text": shares(material.load_texts("train").label), **voices}
+
+
+def _found(split: str) -> np.ndarray:
+    stills = ferplus.load(data_root(), split)
+    return stills.found[stills.label >= 0]
+
+
+if __name__ == "__main__":
+    print(json.dumps(evaluate(sys.argv[1] if len(sys.argv) > 1 else "mea"), indent=1))

@@ -1,0 +1,156 @@
+"""Composed windows: deterministic, in the contract's layout, and true to what they claim to show."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.composed import AFFECT_MEANS, DIMS, LEAST_VOICED_S, NEUTRAL, ROW_S, SUBSETS, Composer, Composition
+from models.datasets.spoken import Hearing, Recogniser
+from models.faceplay import pick, pools
+from models.material import VARIANTS, Faces, Material, Talk, Texts, open_mouth, variant
+from models.perception import voice
+from models.window import WindowSpec
+
+CLEAN = Composition(conflict=0, only_text_affect=0)
+
+
+@pytest.fixture(scope="module")
+def material() -> Material:
+    """Toy material in which every row says its emotion: faces by their top, voices by band 0, words by column 0."""
+    draw = np.random.default_rng(0)
+    label = np.repeat(np.arange(7), 4)
+    rows = np.full((28, VARIANTS, 39), -4, np.float16)
+    rows[np.arange(28), :, 32 + label] = -0.01
+    misread = np.tile([False, False, False, True], 7)
+    rows[misread, :, 0] = 9
+    talks = []
+    for k in range(14):
+        labels = np.repeat([k % 7, (k + 3) % 7], 150)
+        sound = np.zeros((300, voice.DIM), np.float32)
+        sound[:, 0], sound[:, voice.SPEECH] = labels, draw.random(300) < 0.7
+        talks.append(Talk(sound, labels, np.tile(np.arange(150) * 0.02, 2).astype(np.float32)))
+    words = [[k, k, k] for k in range(7)] * 2 + [[7, 7]]
+    vectors = np.repeat(np.arange(8, dtype=np.float32)[:, None], 64, 1)
+    affect = np.full((15, 2), np.nan, np.float32)
+    affect[14] = 0.3, -0.2
+    vocabulary = {f"word{k}": k for k in range(8)}
+    hear = Recogniser([list(vocabulary)] * 2, vocabulary, Hearing(share=0, crop=0))
+    texts = Texts(words, np.array([*range(7), *range(7), -1]), affect, np.zeros(15, bool), vectors, hear)
+    return Material(Faces(rows, label, misread), talks, texts)
+
+
+def test_the_seed_decides_everything(material: Material) -> None:
+    composer = Composer(material)
+    one, other = composer.batch(20, (3, 1)), Composer(material).batch(20, (3, 1))
+    for a, b in zip(one[0], other[0], strict=True):
+        assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    assert all(np.array_equal(x, y) for x, y in zip(one[1], other[1], strict=True))
+    assert not np.array_equal(one[1].classes, composer.batch(20, (3, 2))[1].classes)
+
+
+def test_layout(material: Material) -> None:
+    spec = WindowSpec()
+    window, truth = Composer(material).batch(150, 0)
+    patterns = set()
+    for modality, s in zip(("text", "voice", "face"), window, strict=True):
+        assert s.x.shape == (150, spec.capacity(modality), DIMS[modality]) and s.x.dtype == np.float32
+        assert set(np.unique(s.mask)) <= {0, 1} and (np.diff(s.mask, axis=1) <= 0).all(), "rows fill from the front"
+        assert (s.t <= 0).all() and (s.t >= -spec.seconds).all() and not s.t[s.mask == 0].any() and not s.x[s.mask == 0].any()
+        rises = np.diff(s.t, axis=1)[(s.mask[:, 1:] > 0)]
+        assert (rises >= 0).all() and np.isfinite(s.x).all()
+        patterns.add(modality)
+    present = np.stack([s.mask.max(1) for s in window], 1).astype(int)
+    assert {tuple(row) for row in present} >= set(SUBSETS)
+    assert present[:, 0].mean() <= 0.5
+    known = truth.class_weight > 0
+    np.testing.assert_allclose(truth.classes[known].sum(1), 1, atol=1e-5)
+
+
+def test_target_is_the_state_at_the_end(material: Material) -> None:
+    window, truth = Composer(material, composition=CLEAN).batch(200, 1, (1, 1, 1))
+    sure = np.flatnonzero(truth.classes.max(1) > 0.999)
+    last = window.voice.mask.sum(1).astype(int) - 1
+    end = truth.classes.argmax(1)
+    assert (window.voice.x[sure, last[sure], 0] == end[sure]).all()
+    n = window.face.mask.sum(1).astype(int) - 1
+    recent = sure[(window.face.t[sure, n[sure]] > -0.1)]
+    assert (window.face.x[recent, n[recent], 32:].argmax(1) == end[recent]).mean() > 0.9
+    assert len({tuple(row[mask > 0, 0]) for row, mask in zip(window.voice.x, window.voice.mask, strict=True)}) > 7
+    np.testing.assert_allclose(truth.affect, truth.classes @ AFFECT_MEANS, atol=1e-5)
+    assert (truth.classes.max(1) < 0.999).any(), "a change just before the end leaves a mixed target"
+
+
+def test_balanced_and_changing(material: Material) -> None:
+    window, truth = Composer(material, composition=CLEAN).batch(700, 2, (0, 0, 1))
+    share = np.bincount(truth.classes.argmax(1), minlength=7) / 700
+    assert share.min() > 0.08 and share.max() < 0.25
+    first = np.array([x[0, 32:].argmax() for x in window.face.x])
+    assert 0.25 < (first != truth.classes.argmax(1)).mean() < 0.6
+
+
+def test_conflicting_windows_share_their_target(material: Material) -> None:
+    _, truth = Composer(material, composition=replace(CLEAN, conflict=1.0, change=0.0)).batch(60, 3, (1, 0, 1))
+    assert np.allclose(np.sort(truth.classes, 1)[:, -2:], 0.5)
+
+
+def test_voice_needs_half_a_second_of_speech(material: Material) -> None:
+    window, _ = Composer(material).batch(60, 4, (0, 1, 0))
+    spoken = (window.voice.x[..., voice.SPEECH] > 0.5).sum(1) * ROW_S
+    assert spoken.min() >= LEAST_VOICED_S - 0.1
+
+
+def test_words_lag_unless_final(material: Material) -> None:
+    late, _ = Composer(material, composition=replace(CLEAN, final=0.0)).batch(60, 5, (1, 0, 0))
+    newest = np.array([t[mask > 0].max() for t, mask in zip(late.text.t, late.text.mask, strict=True)])
+    assert newest.max() <= -0.7 and newest.min() >= -3.0
+
+
+def test_emobank_windows_have_affect_and_no_emotion(material: Material) -> None:
+    window, truth = Composer(material, composition=replace(CLEAN, only_text_affect=1.0)).batch(10, 6, (1, 0, 0))
+    assert not truth.class_weight.any() and np.allclose(truth.affect, [0.3, -0.2])
+    assert (window.text.x[:, 0, 0] == 7).all()
+
+
+def test_misread_items_come_as_often_as_told() -> None:
+    label, misread = np.zeros(100, np.int64), np.arange(100) < 5
+    pool, draw = pools(label, misread)[0], np.random.default_rng(0)
+    shares = np.full(7, 0.4, np.float32)
+    assert 0.35 < np.mean([misread[pick(draw, pool, shares, 0)] for _ in range(1000)]) < 0.45
+    assert np.mean([misread[pick(draw, pool, None, 0)] for _ in range(1000)]) < 0.1
+
+
+def test_misheard_voices_come_as_often_as_told(material: Material) -> None:
+    composer = Composer(material, composition=replace(CLEAN, as_misheard=True, change=0.0))
+    composer.misheard = np.roll(np.eye(7, dtype=np.float32), 1, 1)
+    window, truth = composer.batch(40, 7, (0, 1, 1))
+    last = window.voice.mask.sum(1).astype(int) - 1
+    assert (window.voice.x[np.arange(40), last, 0] == (truth.classes.argmax(1) + 1) % 7).all()
+
+
+def test_variants_of_a_face() -> None:
+    draw = np.random.default_rng(0)
+    crop = np.tile(np.linspace(60, 200, 48).astype(np.uint8), (48, 1)).T.copy()
+    assert variant(crop, 0, draw) is crop
+    made = [variant(crop, k, draw) for k in range(1, VARIANTS)]
+    assert all(m.shape == (48, 48) and m.dtype == np.uint8 and not np.array_equal(m, crop) for m in made)
+    opened = open_mouth(crop, 4)
+    assert np.array_equal(opened[:30], crop[:30]), "above the mouth nothing moves"
+    assert opened[39:41, 23].mean() < crop[39:41, 23].mean() - 20
+    assert NEUTRAL == 0
+
+
+@pytest.mark.skipif(
+    not (Path(os.environ.get("AFFECT_DATA", Path(__file__).parents[2] / "shared")) / "data").is_dir(), reason="the corpora are not here"
+)
+def test_splits_share_no_text() -> None:
+    from models.datasets.texts import texts
+
+    everything = texts(0)
+    parts = [{tuple(everything.words[k]) for k in everything.rows(split, "goemotions")} for split in ("train", "test")]
+    shared = {words for words in parts[0] & parts[1] if len(words) > 6}
+    assert len(shared) < 20, "longer texts that occur in both are few (they differ in punctuation only)"
