@@ -136,9 +136,9 @@ class DevicesOptions:
     """List cameras and microphones, each camera with the time it takes to open."""
 
     cameras: bool = True
-    """Look for cameras (each is opened for a moment)."""
+    """Cameras too: each is opened for a moment."""
     microphones: bool = True
-    """Look for microphones."""
+    """Microphones too."""
     json: bool = field(default=False)
     """Print JSON instead of a table."""
 

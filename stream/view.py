@@ -170,7 +170,7 @@ def _streams(state: State, width: int) -> list[Text]:
         line.append(f"{_rate(state, stream):>8}{_milliseconds(state.lag(stream)):>9}")
         line.append(f"{flow.lost:>6}  ", BAD if flow.lost else "")
         if modality:
-            line.append_text(_weight(state.current, modality, width - len(line) - 6))
+            line.append_text(_weight(state, modality, width - len(line) - 6))
         lines.append(line)
     return lines
 
@@ -184,11 +184,13 @@ def _rate(state: State, stream: str) -> str:
     return f"{rate:.1f}/s"
 
 
-def _weight(now: Affect | None, modality: str, width: int) -> Text:
+def _weight(state: State, modality: str, width: int) -> Text:
+    now = state.current
     if now is None:
         return Text("-", PALE)
     if modality not in now.present:
-        return Text({"face": "no face", "voice": "no voice", "text": "no words"}[modality], PALE)
+        unused = "not usable" if state.flows["face"].present else "no face"
+        return Text({"face": unused, "voice": "no voice", "text": "no words"}[modality], PALE)
     weight = now.weights.get(modality, 0.0)
     return Text.assemble(_bar(weight, max(1, min(width, 24)), ACCENT), f" {weight:4.0%}")
 
@@ -209,7 +211,7 @@ def _notes(state: State, width: int) -> list[Text]:
     for stream, worker, _ in STREAMS:
         name, text = state.worker_state(worker)
         silence, gap = state.silent(stream), state.flows[stream].gap
-        if text:
+        if text and name != "ended":
             notes.append(Text(f"  {worker}: {text}", BAD if name == "failed" else CARE if name != "running" else PALE))
         elif gap:
             notes.append(Text(f"  {stream}: nothing known ({gap})", CARE))

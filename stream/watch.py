@@ -85,7 +85,7 @@ class Screen:
     def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
-            self.console.print(self._picture(self.console.height - 1))
+            self.console.print(self._picture(self.console.height - 2))
 
     def __call__(self, received: Received | None) -> None:
         now = monotonic()

@@ -179,7 +179,7 @@ def test_absence_is_said_and_never_neutral() -> None:
     scene.face(6 * SECOND, there=False)
     scene.affect(6 * SECOND, top=None, present=())
     text = scene.text()
-    assert "no face" in text and "no voice" in text and "nothing to read" in text and "▸" not in text
+    assert "not usable" not in text and "no face" in text and "no voice" in text and "nothing to read" in text and "▸" not in text
     assert summary(scene.state).endswith("nothing to read")
 
 
