@@ -82,6 +82,14 @@ class Material:
     talks: list[Talk]
     texts: Texts
 
+    @classmethod
+    def of_voices(cls, talks: list[Talk]) -> Material:
+        """Voices alone, for windows without faces and texts."""
+        none, never = np.zeros(0, np.int64), np.zeros(0, np.bool_)
+        faces = Faces(np.zeros((0, VARIANTS, 0), np.float16), none, never)
+        hear = Recogniser([], {}, Hearing())
+        return cls(faces, talks, Texts([], none, np.zeros((0, 2), np.float32), never, np.zeros((0, 0), np.float32), hear))
+
 
 def load(split: str, face: str | Path = "face", words: str | Path = "words", copies: int = 1, progress: Progress | None = None) -> Material:
     """Material of the split "train", "valid" or "test": FER+ faces, RAVDESS and EmoDB voices, GoEmotions and EmoBank texts.

@@ -6,6 +6,7 @@ Then MEA learns on composed windows; validation windows choose the step that is 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -16,13 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 from rich.progress import Progress
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models import calibration, engine, material, metrics
 from models.composed import SUBSETS, Composer, Composition, Truth, misread_shares
+from models.datasets import cache_root
+from models.encoders import voice as voice_encoder
 from models.encoders.voice import VoiceClassifier, VoiceFront, augment, level_free
 from models.layers import Patches
 from models.losses import MEALoss, Targets, soft_cross_entropy
+from models.material import Material
 from models.mea import MEA, MEAConfig
 from models.perception.facenet import features as face_features
 from models.perception.voice import VOICE
@@ -53,9 +58,9 @@ class MEATraining:
     """Largest norm of the gradient."""
     every: int = 200
     """Steps between two looks at the validation windows."""
-    voice_steps: int = 2500
+    voice_steps: int = 4500
     """Optimiser steps of the voice front end."""
-    voice_rate: float = 4e-3
+    voice_rate: float = 3e-3
     voice_copies: int = 4
     """Renderings of the training voices in different rooms."""
     valid_windows: int = 900
@@ -89,8 +94,9 @@ class MEATraining:
             def tell(what: str, done: int, total: int) -> None:
                 bars.update(task, description=what, completed=done, total=total)
 
+            voice, confused = train_voice(self, log, tell)
             train, valid = self._composers(tell)
-            voice, train.misheard = train_voice(self, train, valid, log, tell)
+            train.misheard = self._misheard(voice, confused, train, valid)
             model = self._fit(train, valid, voice, log, tell)
             fitted = self._calibrate(model, valid)
         summary = {"seed": self.seed, "steps": self.steps, "minutes": round((time.monotonic() - started) / 60, 1)}
@@ -108,6 +114,18 @@ class MEATraining:
         faces, texts = valid.material.faces, valid.material.texts
         train.misread = {"face": misread_shares(faces.label, faces.misread), "text": misread_shares(texts.label, texts.misread)}
         return train, valid
+
+    def _misheard(self, voice: VoiceClassifier, confused: material.Floats, train: Composer, valid: Composer) -> material.Floats:
+        """What voices to draw for each emotion (7, 7), so that training voices mislead as often as unseen ones do."""
+        right = []
+        for composer in (train, valid):
+            window, truth = composer.batch(self.valid_windows, (6,), VOICE_ONLY)
+            right.append(float((voice_logits(voice, window).argmax(1).numpy() == truth.classes.argmax(1)).mean()))
+        share = max(1 - right[1] / right[0], 0)
+        wrong = confused * (1 - np.eye(len(confused)))
+        shares = (1 - share) * np.eye(len(confused)) + share * wrong / np.maximum(wrong.sum(1, keepdims=True), 1e-6)
+        summing_to_one: material.Floats = (shares / shares.sum(1, keepdims=True)).astype(np.float64)
+        return summing_to_one
 
     def _fit(self, train: Composer, valid: Composer, voice: VoiceClassifier, log: Log, tell: material.Progress) -> MEA:
         torch.manual_seed(self.seed)
@@ -155,10 +173,27 @@ class MEATraining:
         return calibration.fit(np.concatenate(logits), np.concatenate(soft), np.concatenate(present), prior, self.lone_cap)
 
 
-def train_voice(
-    config: MEATraining, train: Composer, valid: Composer, log: Log, tell: material.Progress
-) -> tuple[VoiceClassifier, material.Floats]:
-    """The voice front end with a head, kept at its best on unseen speakers; and what it takes their emotions for, (7, 7)."""
+def train_voice(config: MEATraining, log: Log, tell: material.Progress) -> tuple[VoiceClassifier, material.Floats]:
+    """The voice front end with a head, kept at its best on unseen speakers; and what it takes their emotions for, (7, 7).
+
+    It needs neither face nor word weights, so it is kept in `cache_root()` for the next run that asks for the same.
+    """
+    own = {key: value for key, value in asdict(config).items() if key.startswith("voice") or key in ("seed", "batch", "decay", "every")}
+    key = hashlib.sha256(json.dumps([own, VOICE.hash, material.RECIPE, Path(voice_encoder.__file__).read_text()]).encode()).hexdigest()[:16]
+    path = cache_root() / f"voice-front-{key}.safetensors"
+    net = VoiceClassifier()
+    if not path.is_file():
+        net, confused = _fit_voice(config, log, tell)
+        save_file({**net.state_dict(), "confused": torch.from_numpy(confused)}, path)
+    state = load_file(path)
+    confused = state.pop("confused").numpy()
+    net.load_state_dict(state)
+    return net.eval(), confused
+
+
+def _fit_voice(config: MEATraining, log: Log, tell: material.Progress) -> tuple[VoiceClassifier, material.Floats]:
+    train = Composer(Material.of_voices(material.load_talks("train", config.voice_copies, tell)))
+    valid = Composer(Material.of_voices(material.load_talks("valid", 1, tell)))
     torch.manual_seed(config.seed)
     net = VoiceClassifier()
     fit_voice(net.front, train.batch(512, (config.seed, 2), VOICE_ONLY)[0])
@@ -180,11 +215,7 @@ def train_voice(
         schedule.step()
         tell("voice", step + 1, config.voice_steps)
         if (step + 1) % config.every == 0 or step + 1 == config.voice_steps:
-            net.eval()
-            with torch.inference_mode():
-                whole = [torch.from_numpy(part) for part in held.voice]
-                logits = torch.cat([net(*(part[k:k + 100] for part in whole)) for k in range(0, len(whole[0]), 100)])
-            p, label = logits.softmax(1).numpy(), held_truth.classes.argmax(1)
+            p, label = voice_logits(net, held).softmax(1).numpy(), held_truth.classes.argmax(1)
             cost = metrics.cross_entropy(p, held_truth.classes)
             right = float((p.argmax(1) == label).mean())
             log({"stage": "voice", "step": step + 1, "loss": loss.item(), "cross_entropy": cost, "accuracy": right})
@@ -193,6 +224,14 @@ def train_voice(
                 confused = metrics.confusion(p.argmax(1), label)
     net.load_state_dict(kept)
     return net.eval(), confused / confused.sum(1, keepdims=True)
+
+
+def voice_logits(net: VoiceClassifier, window: Window, chunk: int = 100) -> Tensor:
+    """The voice classifier's logits (B, 7) of many windows."""
+    net.eval()
+    with torch.inference_mode():
+        whole = [torch.from_numpy(part) for part in window.voice]
+        return torch.cat([net(*(part[k:k + chunk] for part in whole)) for k in range(0, len(whole[0]), chunk)])
 
 
 def prepare(model: MEA, window: Window) -> None:

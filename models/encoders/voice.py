@@ -19,7 +19,7 @@ COLUMNS = BANDS + 5
 class VoiceFront(nn.Module):
     """Level normalisation, two strided convolutions and residual dilated ones; (B, T, 44) -> (B, ceil(T / 4), d)."""
 
-    def __init__(self, d: int = 40, width: int = 64, dropout: float = 0.1) -> None:
+    def __init__(self, d: int = 40, width: int = 96, dropout: float = 0.1) -> None:
         super().__init__()
         self.standardise = Standardise(COLUMNS)
         self.first = nn.Conv1d(COLUMNS, width, 5, stride=2, padding=2)
