@@ -28,7 +28,7 @@ class Heard:
 class Policy:
     """When words are committed. Seconds."""
 
-    guard: float = 0.15
+    guard: float = 0.5
     """A word that ends closer than this to the newest sound may still grow: not committed by agreement."""
     age: float = 3.5
     """A word that ended longer ago than this is committed as it is; nothing that ended before is taken any more."""

@@ -49,11 +49,13 @@ class Recogniser(Protocol):
 class PocketSphinx:
     """CMU Pocketsphinx with the English model of its package. It keeps no confidence of a word: probabilities are 1.
 
-    Cepstral means are carried from utterance to utterance of one speaker; `reset` brings back the model's own.
+    It recognises by cepstra less their mean over the speaker. The first utterance after a `reset` is held back until its first
+    `HOLD` samples give that mean; from then on it is carried from utterance to utterance.
     """
 
     name = "pocketsphinx en-us"
     interval = RATE * 3 // 10
+    HOLD = RATE * 3 // 2
 
     def __init__(self) -> None:
         try:
@@ -65,17 +67,39 @@ class PocketSphinx:
         except RuntimeError as error:
             raise CaptureError(f"pocketsphinx finds no model ({error}); install its package again") from error
         self._means = self._decoder.get_cmn(False)
-        self._open = False
+        self._open, self._known = False, False
+        self._held: list[Pcm] = []
 
     def begin(self) -> None:
+        if self._known:
+            self._start()
+
+    def feed(self, pcm: Pcm) -> None:
+        if self._open:
+            self._decoder.process_raw(_bytes(pcm), False, False)
+            return
+        self._held.append(pcm)
+        if sum(map(len, self._held)) >= self.HOLD:
+            self._meet()
+
+    def _start(self) -> None:
         self._decoder.start_utt()
         self._open = True
 
-    def feed(self, pcm: Pcm) -> None:
-        self._decoder.process_raw(pcm.astype("<i2").tobytes(), False, False)
+    def _meet(self) -> None:
+        """Learns the speaker's mean from the sound held back (an utterance without a search), then recognises it."""
+        if not self._held:
+            return
+        sound = _bytes(np.concatenate(self._held))
+        self._held, self._known = [], True
+        self._decoder.start_utt()
+        self._decoder.process_raw(sound, True, False)
+        self._decoder.end_utt()
+        self._start()
+        self._decoder.process_raw(sound, False, False)
 
     def hypothesis(self) -> list[Heard]:
-        if self._decoder.hyp() is None:
+        if self._held or self._decoder.hyp() is None:
             return []
         probability = self._decoder.get_logmath().exp
         return [
@@ -88,6 +112,9 @@ class PocketSphinx:
         """Nothing to do: the search goes on from where it is."""
 
     def finish(self) -> list[Heard]:
+        self._meet()
+        if not self._open:
+            return []
         self._decoder.end_utt()
         self._open = False
         return self.hypothesis()
@@ -95,8 +122,12 @@ class PocketSphinx:
     def reset(self) -> None:
         if self._open:
             self._decoder.end_utt()
-            self._open = False
+        self._open, self._known, self._held = False, False, []
         self._decoder.set_cmn(self._means)
+
+
+def _bytes(pcm: Pcm) -> bytes:
+    return pcm.astype("<i2").tobytes()
 
 
 class Whisper:
@@ -169,7 +200,7 @@ def load(model: str, language: str = "en", offline: bool = False, device: str = 
     if (found := cached(model)) is not None:
         return _whisper(str(found), f"whisper {model}", language, device)
     if offline:
-        raise CaptureError(f"Whisper {model!r} is not on this disk and --offline forbids fetching it; use pocketsphinx or give a model's folder")
+        raise CaptureError(f"Whisper {model!r} is not on this disk and --offline forbids fetching it; use pocketsphinx or a folder")
     return _whisper(model, f"whisper {model}", language, device)
 
 
