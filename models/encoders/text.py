@@ -122,14 +122,14 @@ class TextTraining:
     vector_dropout: float = 0.0
     own_dropout: float = 0.0
     """Share of the words whose own row is left out, so that their n-grams learn to stand in for it."""
-    epochs: int = 5
+    epochs: int = 6
     batch: int = 256
     table_rate: float = 1e-2
     head_rate: float = 2e-3
     table_decay: float = 0.0
     prior: float = 0.5
     """Strength of the logit adjustment (Menon et al. 2021): 0 learns the corpus's class shares, 1 balanced classes."""
-    affect_weight: float = 3.0
+    affect_weight: float = 2.0
     fine_weight: float = 0.5
     """Weight of GoEmotions' own 28 labels as a second task while training."""
     meld: float = 0.3
