@@ -1,0 +1,141 @@
+"""A real PortAudio microphone: a PulseAudio null sink that plays what it is given. Skips where PulseAudio is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from capturing import SCRIPT, Stage, spoken, word_errors
+from safetensors.numpy import save_file
+
+from stream.capture import CaptureError, microphone, transcriber
+from stream.capture.microphone import MicrophoneOptions
+from stream.capture.sound import RATE, AdcClock, DeviceSound, level
+from stream.capture.transcriber import TranscriberOptions
+from stream.protocol import MILLISECOND, SECOND, Gap, Status, Voice, Words
+
+
+class Pulse:
+    """A PulseAudio server of our own with one virtual microphone."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.chmod(0o700)
+        self._socket = folder / "pulse.sock"
+        self.environment = {"XDG_RUNTIME_DIR": str(folder), "PULSE_SERVER": f"unix:{self._socket}"}
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._server = subprocess.Popen(
+            ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no", "--disable-shm=yes",
+             "-L", f"module-native-protocol-unix socket={self._socket} auth-anonymous=1",
+             "-L", "module-null-sink sink_name=vmic rate=16000 channels=1 norewinds=1"],
+            env={**os.environ, **self.environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        for _ in range(100):
+            if self._socket.exists() and self._run("pactl", "info").returncode == 0:
+                return
+            time.sleep(0.05)
+        pytest.skip("PulseAudio does not start here")
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.kill()
+            self._server.wait()
+            self._socket.unlink(missing_ok=True)
+
+    def play(self, file: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(["paplay", "--device=vmic", str(file)], env={**os.environ, **self.environment})
+
+    def _run(self, *command: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(command, env={**os.environ, **self.environment}, capture_output=True, timeout=5)
+
+
+@pytest.fixture
+def pulse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pulse]:
+    if not all(map(shutil.which, ("pulseaudio", "pactl", "paplay"))):
+        pytest.skip("PulseAudio (pulseaudio, pulseaudio-utils, libasound2-plugins) is not installed")
+    folder = tmp_path / "pulse"
+    folder.mkdir()
+    server = Pulse(folder)
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_a_played_script_is_heard(pulse: Pulse, tmp_path: Path) -> None:
+    words = tmp_path / "words.safetensors"
+    save_file({"table": np.zeros((64, 64), np.float16)}, words)
+    sound = spoken(SCRIPT[:2])
+    soundfile.write(tmp_path / "script.wav", sound, RATE)
+    workers: dict[str, Any] = {
+        "microphone": (microphone.run, MicrophoneOptions(source="pulse")),
+        "transcriber": (transcriber.run, TranscriberOptions(model="pocketsphinx", weights=str(words))),
+    }
+    with Stage(workers, lossless=False) as stage:
+        stage.wait(lambda: len(stage.messages(Voice)) > 20)
+        player = pulse.play(tmp_path / "script.wav")
+        assert player.wait(30) == 0
+        script = " ".join(SCRIPT[:2]).split()
+        stage.wait(lambda: len([w for m in stage.messages(Words) for w in m.committed]) >= len(script) - 1, timeout=10)
+        voices = stage.messages(Voice)
+        heard = [word for m in stage.messages(Words) for word in m.committed]
+        delays = [(m.sent - word.end) / SECOND for m in stage.messages(Words) for word in m.committed]
+        metrics = [m.metrics for m in stage.messages(Status) if m.worker == "microphone"][-1]
+        assert not stage.messages(Gap)
+    assert word_errors(script, [word.text for word in heard]) <= 0.3
+    begins = np.array([m.begin for m in voices])
+    rate = (len(voices) - 1) * SECOND / (begins[-1] - begins[0])
+    assert rate == pytest.approx(50, rel=0.02)
+    assert (np.diff(begins) > 0).all() and {m.seq for m in voices} == set(range(len(voices)))
+    # Stamped when it sounded: before it was sent, and not long before.
+    ages = np.array([m.sent - m.begin - m.hop for m in voices])
+    assert np.median(ages) > -20 * MILLISECOND and np.median(ages) < SECOND // 2
+    assert {"drift_ppm", "level_db", "overflows"} <= metrics.keys() and metrics["overflows"] == 0
+    assert np.median(delays) > 0
+
+
+def test_a_lost_microphone_comes_back(pulse: Pulse) -> None:
+    with Stage({"microphone": (microphone.run, MicrophoneOptions(source="pulse"))}, lossless=False) as stage:
+        stage.wait(lambda: len(stage.messages(Voice)) > 20)
+        pulse.stop()
+        stage.wait(lambda: any(m.state == "reconnecting" and "microphone" in m.text for m in stage.messages(Status)), timeout=15)
+        lost = len(stage.messages(Voice))
+        stage.wait(lambda: stage.messages(Status)[-1].streams["voice"].watermark > stage.messages(Status)[-1].sent - SECOND, timeout=15)
+        pulse.start()
+        stage.wait(lambda: len(stage.messages(Voice)) > lost + 20, timeout=30)
+        gaps, voices = stage.messages(Gap, "voice"), stage.messages(Voice)
+        assert stage.messages(Status)[-1].state == "running"
+    assert [gap.reason for gap in gaps] == ["microphone lost"]
+    assert voices[lost].segment == voices[lost - 1].segment + 1 and voices[lost].begin >= gaps[0].end >= gaps[0].begin
+
+
+def test_an_unknown_microphone_is_named(pulse: Pulse) -> None:
+    device = DeviceSound("no such thing")
+    with pytest.raises(CaptureError, match=r"microphone no such thing: no such input.*pulse.*affect devices"):
+        device.open()
+
+
+def test_adc_clock_takes_the_smallest_delay() -> None:
+    clock = AdcClock()
+    assert clock.stamp(100.0, 99.98, 5 * SECOND, 320, RATE) == pytest.approx(5 * SECOND - 20 * MILLISECOND, abs=1000)
+    # A callback that came 30 ms late does not shift the sound.
+    late = clock.stamp(100.02, 100.0, 5 * SECOND + 50 * MILLISECOND, 320, RATE)
+    assert late == pytest.approx(5 * SECOND, abs=1000)
+    # Host APIs that tell no time: the block ended when it was handed over.
+    assert AdcClock().stamp(0.0, 0.0, SECOND, 320, RATE) == SECOND - 20 * MILLISECOND
+
+
+def test_level() -> None:
+    assert level(np.zeros(320, np.int16)) == -120
+    tone = (np.sin(np.arange(1600) * 2 * np.pi / 16) * 32767).astype(np.int16)
+    assert level(tone) == pytest.approx(-3.01, abs=0.01)
