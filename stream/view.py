@@ -58,8 +58,7 @@ def _sections(state: State, width: int) -> list[Section]:
         Section(7, _streams(state, width)),
         Section(6, _notes(state, width)),
         Section(5, _latency(state, width)),
-        Section(4, [_model(state)]),
-        Section(3, [_sides(Text(LEGEND, f"{PALE} italic"), Text("Ctrl-C ends", PALE), width)]),
+        Section(7, [_sides(Text(LEGEND, f"{PALE} italic"), _model(state), width)]),
     ]
 
 
@@ -228,10 +227,10 @@ def _notes(state: State, width: int) -> list[Text]:
 def _latency(state: State, width: int) -> list[Text]:
     """World to result for face and voice (their newest sample), computing, and how the windows end."""
     first = Text.assemble(("  latency   ", PALE))
-    for name, label in (("face", "face to result"), ("voice", "voice"), ("model", "model")):
+    for name in ("face", "voice", "model"):
         middle, tail = state.stage(name), state.stage(name, 0.95)
         spread = f" p95 {tail:.0f}" if tail is not None else ""
-        first.append_text(Text.assemble((f"{label} ", PALE), _milliseconds(middle), (f"{spread}   ", PALE)))
+        first.append_text(Text.assemble((f"{name} ", PALE), _milliseconds(middle), (f"{spread}   ", PALE)))
     second = Text.assemble(
         ("  windows   ", PALE), f"{state.provisionals}", (" at once, ", PALE), f"{state.finals}", (" final", PALE),
         (f" ({state.changed} changed by late words) after ", PALE), _milliseconds(state.stage("final")),
@@ -242,10 +241,9 @@ def _latency(state: State, width: int) -> list[Text]:
 def _model(state: State) -> Text:
     current = state.current
     if current is None:
-        return Text("  model     -", PALE)
+        return Text("Ctrl-C ends", PALE)
     features = "  ".join(f"{name} {digest[:6]}" for name, digest in sorted(current.features.items()))
-    features = f"  features {features}" if features else ""
-    return Text.assemble(("  model     ", PALE), current.model, (f"  {current.backend}{features}", PALE))
+    return Text.assemble(current.model, (f" {current.backend}  {features}", PALE))
 
 
 def _rule(title: str, right: str, width: int) -> Text:

@@ -133,7 +133,7 @@ def test_everything_fits_in_eighty_by_twentyfour_and_says_what_it_must() -> None
     assert len(lines) <= 24 and max(map(len, lines)) <= 80
     text = "\n".join(lines)
     for expected in (
-        "▸ happy", "62%", "valence +0.50", "arousal -0.25", "i am so happy to see you", "3 tentative", "30.0/s", "38 ms", "mea  eager",
+        "▸ happy", "62%", "valence +0.50", "arousal -0.25", "i am so happy to see you", "3 tentative", "30.0/s", "38 ms", "mea eager",
         "face a1b2c3", "changed by late words", "reads expressions, not minds", "live", "● running",
     ):  # fmt: skip
         assert expected in text, expected
@@ -247,7 +247,7 @@ def test_watching_waits_for_a_hub_and_reads_it_without_a_terminal() -> None:
     out = io.StringIO()
     console = Console(file=out, width=100)
     found: list[State] = []
-    thread = threading.Thread(target=lambda: found.append(watch(Connection(address), said.is_set, console)))
+    thread = threading.Thread(target=lambda: found.append(watch(Connection(address), said.is_set, console)), daemon=True)
     thread.start()
     hub = Hub(Address.parse(address), HubOptions().session(), ("fusion",))
     hub.start()
