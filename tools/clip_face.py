@@ -34,7 +34,8 @@ class Expression:
     """What the face does, after FACS (Ekman and Friesen, 1978); lengths in face units, shares 0 to 1.
 
     brow_inner, brow_outer: rise (AU1, AU2; negative lowers, AU4); brow_knit: inner ends drawn together (AU4); furrow: lines
-    between the brows; wide: eyes enlarged (AU5); lid_upper: rise (AU5; negative droops); lid_lower: rise (AU6, AU7);
+    between the brows; shade: shadow under lowered brows; crease: folds from the nose's wings downwards
+    (AU11); bags: shadows under the eyes; wide: eyes enlarged (AU5); lid_upper: rise (AU5; negative droops); lid_lower: rise (AU6, AU7);
     cheek: rise (AU6); fold: smile folds (AU12); wrinkle: nose wings up (AU9); jaw: drop of the chin (AU26); chin: boss
     pushed up (AU17); mouth: the lips; blink: lids shut (AU45).
     """
@@ -43,6 +44,9 @@ class Expression:
     brow_outer: float = 0.0
     brow_knit: float = 0.0
     furrow: float = 0.0
+    shade: float = 0.0
+    crease: float = 0.0
+    bags: float = 0.0
     wide: float = 0.0
     lid_upper: float = 0.0
     lid_lower: float = 0.0
@@ -191,6 +195,12 @@ def _lines(face: Expression, x: Array, y: Array) -> Array:
     lost += 0.12 * face.furrow * _bump(x, y, 0.7, -6.5, 7, 3.4)
     for side in (-1, 1):
         lost += 0.10 * max(face.lid_lower, 0.0) / 2 * _bump(x, y, 22 * side, 6.2, 7, 1.1)
+        lost += 0.30 * face.shade * _bump(x, y, 22 * side, -7, 13, 4)
+        lost += 0.16 * face.bags * _bump(x, y - 0.012 * (x - 21 * side) ** 2, 21 * side, 6.5, 9, 2.2)
+        # A fold: its outer lip is sharp, towards the mouth the shade runs out.
+        along = (y - 21) / 24
+        out = side * x - (14.5 + 9.5 * along)
+        lost += 0.15 * face.crease * np.exp(-((out / np.where(out > 0, 1.5, 4.0)) ** 2)) * _smooth(along * 3) * _smooth((1 - along) * 2)
     lost += 0.14 * face.chin * _bump(x, y - 0.03 * x * x, 0, 56.5, 8, 1.6)
     return lost
 

@@ -32,7 +32,12 @@ _FOLDS: Outlines = [[(-14.5, 17), (-19.5, 16.5), (-26, 24), (-32, 33), (-31, 41)
           [(13.5, 15), (19, 16), (25, 24), (31, 33), (30.5, 41), (24.5, 41), (23, 36), (19.5, 29), (15, 23)]]
 _MOUTH: list[tuple[float, float]] = [(-24.5, 35), (-19, 33.4), (-11, 33.2), (0, 34.2), (11, 33.4), (19, 32.6), (25, 32.5),
           (24, 39), (19, 47), (10, 54), (0, 56), (-10, 54), (-19, 47), (-24, 40)]
-# Brow lines, inner end first. Hers are thin and pale: darkened a little, they can be read in a 48 x 48 crop.
+# Where raised cheeks are let down, and the nose within, which stays.
+_CHEEKS: list[tuple[float, float]] = [(-37, 12), (-14, 9), (14, 9), (37, 12),
+                                      (38, 34), (33, 50), (22, 58), (0, 60), (-22, 58), (-33, 50), (-38, 34)]
+_NOSE: list[tuple[float, float]] = [(-7, 5), (7, 5), (13, 18), (14, 28), (9, 33), (0, 34), (-9, 32.5), (-14, 28), (-13, 18)]
+_RELAX = 0.75
+# Brow lines, inner end first. Hers are thin and pale: darkened and thickened, they can be read in a 48 x 48 crop.
 BROWS = (((-11.5, -10.6), (-18, -12.0), (-26, -13.5), (-34, -11.4)), ((14.5, -11.0), (24, -12.1), (32, -13.1), (38, -10.2)))
 
 
@@ -63,7 +68,7 @@ def load(seed: int = 0) -> Portrait:
     noise = np.random.default_rng(seed)
     small = _upright(1)
     upright = _darken_brows(upright)
-    plain, folded = _erase(upright, small, [_MOUTH, *_FOLDS], noise), _erase(upright, small, [_MOUTH], noise)
+    plain, folded = _relax(_erase(upright, small, [_MOUTH, *_FOLDS], noise)), _erase(upright, small, [_MOUTH], noise)
     grey = cv2.GaussianBlur(plain.mean(2), (0, 0), 6 * SCALE)
     row, column = int((ORIGIN[1] + 44) * SCALE), int(ORIGIN[0] * SCALE)
     light = np.clip(grey / grey[row, column], 0.6, 1.15).astype(np.float32)
@@ -104,6 +109,19 @@ def _erase(picture: Array, small: Array, outlines: Outlines, noise: np.random.Ge
     return np.asarray(picture * (1 - alpha) + (smooth + grain[..., None]) * alpha, np.float32)
 
 
+def _relax(picture: Array) -> Array:
+    """Even out the broad light and shade of raised cheeks and of the upper lip, which say "smile" even without a mouth."""
+    def broad(sigma: float) -> Array:
+        # Weighted, so that nose, hair and backdrop do not bleed into the skin's mean.
+        weight = cv2.GaussianBlur(skin, (0, 0), sigma * SCALE)[..., None]
+        mean: Array = cv2.GaussianBlur(picture * skin[..., None], (0, 0), sigma * SCALE) / np.maximum(weight, 1e-3)
+        return mean
+
+    skin = np.clip(_mask([_CHEEKS], SCALE, 0) - _mask([_NOSE], SCALE, 0), 0, 1)
+    share = np.clip(_mask([_CHEEKS], SCALE, 2.5) - _mask([_NOSE], SCALE, 1.2), 0, 1)[..., None]
+    return np.asarray(picture - _RELAX * share * (broad(2.5) - broad(16)), np.float32)
+
+
 def _darken_brows(picture: Array) -> Array:
     ink = np.zeros(picture.shape[:2], np.float32)
     for brow in BROWS:
@@ -112,8 +130,8 @@ def _darken_brows(picture: Array) -> Array:
         curve = np.polynomial.Polynomial.fit(points[:, 0], points[:, 1], 3)
         xs = np.interp(along, np.linspace(0, 1, len(points)), points[:, 0])
         for x, a in zip(xs, along, strict=True):
-            radius = 1.25 * (1 - 0.55 * a) * min(1.0, 0.5 + 4 * a)
+            radius = 1.9 * (1 - 0.6 * a) * min(1.0, 0.6 + 4 * a)
             centre = (round((x + ORIGIN[0]) * SCALE * 16), round((curve(x) + ORIGIN[1]) * SCALE * 16))
             cv2.circle(ink, centre, round(radius * SCALE * 16), 1.0, -1, cv2.LINE_AA, 4)
-    alpha = 0.5 * cv2.GaussianBlur(ink, (0, 0), 0.55 * SCALE)[..., None]
+    alpha = 0.72 * cv2.GaussianBlur(ink, (0, 0), 0.55 * SCALE)[..., None]
     return np.asarray(picture * (1 - alpha) + np.array([96, 62, 40], np.float32) * alpha, np.float32)

@@ -50,12 +50,15 @@ EXPRESSIONS = {
             width=11.5, height=44, corners=-0.5, opening=11.5, upper_share=0.2, upper=2.8, lower=3.6, teeth=1.5, bow=0.8)),
         Pose(y=-1.6, nod=-0.6, scale=0.012)),
     "sad": (
-        Expression(brow_inner=3.6, brow_outer=-1.5, brow_knit=1.8, lid_upper=-1.6, chin=1.6, furrow=0.35, mouth=Mouth(
-            width=15, height=43, corners=-4.2, upper=2.6, lower=4.0, bow=0.8)),
-        Pose(x=-0.6, y=2.4, roll=-0.035, nod=1.2)),
+        Expression(
+            brow_inner=4.7, brow_outer=-2.6, brow_knit=0.8, furrow=0.7, shade=0.6, crease=1.4, bags=1.3, lid_upper=-2.4, lid_lower=1.4,
+            chin=2.4, mouth=Mouth(width=14.2, height=45, corners=-5.4, upper=3.0, lower=4.2, opening=1.2)),
+        Pose(x=-0.6, y=2.4, roll=-0.035, nod=0.6)),
     "angry": (
-        Expression(brow_inner=-4.2, brow_outer=-0.5, brow_knit=2.8, furrow=1, lid_upper=-0.8, lid_lower=1.2, chin=1, wrinkle=1, mouth=Mouth(
-            width=14.5, height=43, corners=-2, upper=1.4, lower=2.2, bow=0.4)),
+        Expression(
+            brow_inner=-5.0, brow_outer=-2.6, brow_knit=2.1, furrow=1.5, shade=1.5, crease=2.2, lid_upper=0.9, lid_lower=2.5, chin=1.9,
+            wrinkle=4.5, jaw=3.9, mouth=Mouth(
+                width=13.2, height=47, corners=0.5, upper=3.4, lower=5, bow=0.55, opening=8.8, upper_share=0.38, teeth=4.9, square=1)),
         Pose(y=0.8, nod=0.9, scale=0.02)),
 }
 
