@@ -249,6 +249,9 @@ def test_watching_waits_for_a_hub_and_reads_it_without_a_terminal() -> None:
     found: list[State] = []
     thread = threading.Thread(target=lambda: found.append(watch(Connection(address), said.is_set, console)), daemon=True)
     thread.start()
+    for _ in range(100):
+        if "no hub at" in out.getvalue() or said.wait(0.05):
+            break
     hub = Hub(Address.parse(address), HubOptions().session(), ("fusion",))
     hub.start()
     bus = Bus(address)
