@@ -38,7 +38,7 @@ def rows_of(voice: VoicePerception, pcm: np.ndarray) -> np.ndarray:
 
 def tone(hertz: float, level: float = 0.1) -> np.ndarray:
     harmonics = [np.sin(2 * np.pi * hertz * k * SECOND) / k for k in range(1, 9)]
-    return (level * np.sum(harmonics, axis=0)).astype(np.float32)
+    return np.asarray(level * np.sum(harmonics, axis=0), np.float32)
 
 
 @pytest.mark.parametrize("hertz", [65, 150, 290, 380])
