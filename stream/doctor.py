@@ -213,7 +213,8 @@ def trained() -> Iterator[Check]:
             metadata = weights.load(name)[1]
             digest = weights.sha256(name)
         except weights.WeightsError as error:
-            yield Check(f"weights {name}", "fail", str(error), cure)
+            again = f"git checkout -- models/weights  # or made anew: {cure}" if (ROOT / ".git").exists() else cure
+            yield Check(f"weights {name}", "fail", str(error), again)
             continue
         features = json.loads(metadata.get("features", "{}"))
         live = live_features() if features else {}
