@@ -155,6 +155,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.out is None and options.check is None:
         parser.error("say --out FOLDER to make a clip, or --check WEIGHTS to check one")
+    if options.check is not None and not Path(options.check).is_file():
+        parser.error(f"no weights at {options.check}: name a .safetensors file, such as the one a training run of the face network writes")
     folder = options.clip
     if options.out is not None:
         folder = options.out
@@ -169,4 +171,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except (RuntimeError, ValueError, OSError) as error:
+        raise SystemExit(f"make_sample_clip: {error}") from None
