@@ -16,11 +16,13 @@ import soundfile
 from capturing import SCRIPT, Stage, spoken, word_errors
 from safetensors.numpy import save_file
 
+from stream.bus import Connection
 from stream.capture import CaptureError, microphone, transcriber
 from stream.capture.microphone import MicrophoneOptions
-from stream.capture.sound import RATE, AdcClock, DeviceSound, level
+from stream.capture.sound import RATE, AdcClock, Block, DeviceSound, level
 from stream.capture.transcriber import TranscriberOptions
-from stream.protocol import MILLISECOND, SECOND, Gap, Status, Voice, Words
+from stream.clock import monotonic
+from stream.protocol import MILLISECOND, SECOND, Control, Gap, Status, Voice, Words
 
 
 class Pulse:
@@ -117,6 +119,55 @@ def test_a_lost_microphone_comes_back(pulse: Pulse) -> None:
         assert stage.messages(Status)[-1].state == "running"
     assert [gap.reason for gap in gaps] == ["microphone lost"]
     assert voices[lost].segment == voices[lost - 1].segment + 1 and voices[lost].begin >= gaps[0].end >= gaps[0].begin
+
+
+class Faulty(DeviceSound):
+    """A 48 kHz device whose crystal runs 0.1 % fast. It loses half a second of sound after three, saying so, and after five, silently."""
+
+    def open(self, timeout: float = 10.0) -> None:
+        self.start()
+
+    def start(self) -> None:
+        self.rate, self.name, self.lost, self.ready = 48000, "faulty", "", True
+        self._opened, self._given = monotonic(), 0
+
+    def close(self) -> None:
+        self.ready = False
+
+    def take(self) -> list[Block]:
+        blocks = []
+        while (stamp := self._opened + self._given * 20_000_000 * 1000 // 1001) + 20_000_000 < monotonic():
+            elapsed = self._given * 0.02
+            if not (3.0 <= elapsed < 3.5 or 5.0 <= elapsed < 5.5):
+                blocks.append(Block(np.full(960, self._given, np.int16), stamp, lost=3.5 <= elapsed < 3.511))
+            self._given += 1
+        return blocks
+
+
+def run_faulty(options: MicrophoneOptions, connection: Connection) -> int:
+    microphone.DeviceSound = Faulty  # type: ignore[misc]
+    return microphone.run(options, connection)
+
+
+def test_lost_sound_is_a_gap() -> None:
+    with Stage({"microphone": (run_faulty, MicrophoneOptions(source="faulty"))}, lossless=False) as stage:
+        stage.wait(lambda: len(stage.messages(Gap, "voice")) >= 2 and stage.messages(Voice)[-1].segment == 2, timeout=20)
+        stage.wait(lambda: len([m for m in stage.messages(Voice) if m.segment == 2]) > 10)
+        stage.order(Control(action="mute", target="microphone"))
+        stage.wait(lambda: stage.messages(Status)[-1].state == "paused")
+        quiet = len(stage.messages(Voice))
+        stage.order(Control(action="unmute", target="microphone"))
+        stage.wait(lambda: len(stage.messages(Voice)) > quiet + 10)
+        gaps, voices, metrics = stage.messages(Gap, "voice"), stage.messages(Voice), [m.metrics for m in stage.messages(Status)]
+    assert [gap.reason for gap in gaps] == ["overflow", "overflow", "paused"] and metrics[-1]["overflows"] == 2
+    assert gaps[0].end - gaps[0].begin == pytest.approx(0.5 * SECOND, abs=50 * MILLISECOND)
+    assert [voices[k].segment for k in (0, quiet - 1, -1)] == [0, 2, 3]
+    for gap in gaps:
+        assert any(m.begin == gap.end for m in voices) and not any(gap.begin < m.begin + m.hop and m.begin < gap.end for m in voices)
+    # Within a segment rows follow one another without a hole; the fast crystal is seen.
+    first = [m.begin for m in voices if m.segment == 0]
+    assert np.abs(np.diff(first) - 20 * MILLISECOND).max() < MILLISECOND
+    assert min(m.get("drift_ppm", 0) for m in metrics) < -500
 
 
 def test_an_unknown_microphone_is_named(pulse: Pulse) -> None:

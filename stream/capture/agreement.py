@@ -30,8 +30,10 @@ class Policy:
 
     guard: float = 0.5
     """A word that ends closer than this to the newest sound may still grow: not committed by agreement."""
-    age: float = 3.5
-    """A word that ended longer ago than this is committed as it is; nothing that ended before is taken any more."""
+    age: float = 3.0
+    """A word that ended longer ago than this is committed as it is; nothing that ended before is taken any more.
+
+    Finals wait 4 s for words: this, one decoding interval and the decoding itself must fit in."""
     repeats: int = 3
     """A phrase of up to four words said more often than this in a row is a recogniser caught in a loop: the rest is dropped."""
 

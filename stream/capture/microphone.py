@@ -248,7 +248,7 @@ def _listen(microphone: Microphone, sound: DeviceSound) -> None:
                 sound.close()
                 retry_at = monotonic() + int(RETRY[min(attempt, len(RETRY) - 1)] * SECOND)
                 attempt += 1
-            elif microphone.broken:
+            elif not sound.ready:
                 microphone.deaf(now, "microphone lost")
             continue
         if ear.clock.rate != sound.rate:
@@ -269,4 +269,4 @@ def _listen(microphone: Microphone, sound: DeviceSound) -> None:
                 microphone.hear(pcm, begin, end, grabbed, ear.clock.jitter + clock.uncertainty() if ear.clock.ready else 0)
         if monotonic() - measured > SECOND:
             measured = monotonic()
-            node.metrics["drift_ppm"] = ear.clock.drift_ppm
+            node.metrics["drift_ppm"] = ear.clock.drift_ppm or node.metrics.get("drift_ppm", 0.0)  # a crystal's error outlives a restart

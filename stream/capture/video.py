@@ -129,6 +129,8 @@ class DeviceVideo:
         self._latest: tuple[Any, int] | None = None
         self._condition = threading.Condition()
         self._generation = 0
+        self._read_at = 0
+        self._thread: threading.Thread | None = None
         self.skipped = 0
         """Pictures grabbed that a newer one replaced before anybody took them."""
         self.rate = 0.0
@@ -137,12 +139,16 @@ class DeviceVideo:
         self.stamped_by = "grab"
 
     def start(self) -> None:
-        """Begins to open the device; `ready` or `lost` tells how it went."""
+        """Begins to open the device; `ready` or `lost` tells how it went. No new attempt while a driver hangs in the last one."""
+        if self._thread is not None and self._thread.is_alive():
+            self.lost = "its driver hangs"
+            return
         with self._condition:
             self._generation += 1
             self._latest, self.ready, self.lost = None, False, ""
-            self._begun = self._read_at = monotonic()
-            threading.Thread(target=self._grab, args=(self._generation,), daemon=True, name="grabber").start()
+            self._read_at = monotonic()
+            self._thread = threading.Thread(target=self._grab, args=(self._generation,), daemon=True, name="grabber")
+            self._thread.start()
 
     def open(self) -> None:
         """Opens the device and waits for a first picture. Raises CaptureError with the reason when none comes."""
@@ -176,10 +182,12 @@ class DeviceVideo:
         return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8), stamp
 
     def close(self) -> None:
-        """Lets go of the device; its thread ends with the read it is in."""
+        """Lets go of the device; its thread ends with the read it is in, which is not waited for long."""
         with self._condition:
             self._generation += 1
             self._latest, self.ready = None, False
+        if self._thread is not None:
+            self._thread.join(0.2)
 
     def _grab(self, generation: int) -> None:
         capture = None
