@@ -20,17 +20,23 @@ from models.datasets import data_root, emodb, ferplus, ravdess
 from models.datasets.voicerows import voice_rows
 from models.engine import Engine, load
 from models.material import Floats, Ints, Material
-from models.perception import voice, words
+from models.perception import voice
+from models.perception.facenet import features as face_features
+from models.perception.words import LONGEST_PAUSE_S, VECTOR
+from models.perception.words import feature_set as word_features
 from models.window import Sequence, Window, empty
 
 FRAMES, FRAME_S = 100, 0.04
 WORD_S = 0.16
 
 
-def evaluate(name: str | os.PathLike[str] = "mea", split: str = "test", windows: int = 500) -> dict[str, Any]:
-    """All figures of weights `name` on a split; `windows` composed ones a subset. Raises DataMissing or WeightsError."""
-    engine = load(name)
-    stock = material.load(split)
+def evaluate(
+    name: str | os.PathLike[str] = "mea", split: str = "test", windows: int = 500, face: str = "face", words: str = "words"
+) -> dict[str, Any]:
+    """All figures of weights `name` on a split; `windows` composed ones a subset. Raises DataMissing, WeightsError or, where the
+    weights `face` and `words` do not belong to them, FeatureMismatch."""
+    engine = load(name, {"face": face_features(face).hash, "voice": voice.VOICE.hash, "words": word_features(words).hash})
+    stock = material.load(split, face, words)
     composer = Composer(stock, engine.spec)
     return {
         "split": split, **alone(engine, stock, split), "composed": composed(engine, composer, windows), **probes(engine, composer, windows),
@@ -101,9 +107,9 @@ def texts(engine: Engine, stock: Material, chosen: Ints) -> Window:
     for k, which in enumerate(chosen):
         said = stock.texts.words[which][: engine.spec.text]
         n = len(said)
-        window.text.x[k, :n, :words.VECTOR] = stock.texts.vectors[said]
-        pauses = np.where(np.arange(n) == 0, words.LONGEST_PAUSE_S, 0)
-        window.text.x[k, :n, words.VECTOR:] = np.stack([np.full(n, np.log1p(WORD_S)), np.log1p(pauses), np.full(n, 0.9)], 1)
+        window.text.x[k, :n, :VECTOR] = stock.texts.vectors[said]
+        pauses = np.where(np.arange(n) == 0, LONGEST_PAUSE_S, 0)
+        window.text.x[k, :n, VECTOR:] = np.stack([np.full(n, np.log1p(WORD_S)), np.log1p(pauses), np.full(n, 0.9)], 1)
         window.text.t[k, :n] = -np.arange(n)[::-1] * WORD_S - 0.1
         window.text.mask[k, :n] = 1
     return window
