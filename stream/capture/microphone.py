@@ -266,7 +266,8 @@ def _listen(microphone: Microphone, sound: DeviceSound) -> None:
             for pcm, begin, end in ear.feed(block.pcm, stamp):
                 if begin < max(0, microphone.voice.watermark if microphone.broken else 0):
                     continue  # before the epoch, or before the gap ended
-                microphone.hear(pcm, begin, end, grabbed, ear.clock.jitter + clock.uncertainty() if ear.clock.ready else 0)
+                # Host APIs know the delay before their callback to about a block at best.
+                microphone.hear(pcm, begin, end, grabbed, HOP_NS + ear.clock.jitter + clock.uncertainty())
         if monotonic() - measured > SECOND:
             measured = monotonic()
             node.metrics["drift_ppm"] = ear.clock.drift_ppm or node.metrics.get("drift_ppm", 0.0)  # a crystal's error outlives a restart

@@ -163,6 +163,8 @@ class AdcClock:
         if current <= 0 or not 0 <= current - adc < 2 or adc <= 0:  # host APIs without times
             return now - frames * SECOND // rate
         self._offsets.append(now - int(current * SECOND))
+        # Some host APIs (PulseAudio's ALSA plug-in) name the time of the callback: but sound that is here has been converted.
+        adc = min(adc, current - frames / rate)
         return int(adc * SECOND) + min(self._offsets)
 
 
