@@ -37,7 +37,7 @@ LEAST_VOICED_S = 0.5
 class Composition:
     """Odds and ranges (seconds) of what happens in a window."""
 
-    subsets: tuple[float, ...] = (0.08, 0.16, 0.20, 0.06, 0.09, 0.24, 0.17)
+    subsets: tuple[float, ...] = (0.12, 0.16, 0.20, 0.06, 0.08, 0.24, 0.14)
     """Of `SUBSETS`; text is there in 40 %."""
     change: float = 0.5
     """Odds that the state changes within the window (where no voice decides it)."""
@@ -53,6 +53,8 @@ class Composition:
     voice_lag: tuple[float, float] = (0.02, 0.04)
     face_lag: tuple[float, float] = (0.03, 0.08)
     text_lag: tuple[float, float] = (0.7, 3.0)
+    whole_text: float = 0.35
+    """Odds that a text is spoken whole, at whatever pace fits the window."""
     final: float = 0.4
     """Odds that the words are complete, as in a final result; otherwise they lag."""
 
@@ -172,13 +174,16 @@ class Composer:
         pace = draw.uniform(0.16, 0.22) if draw.random() < 0.15 else draw.uniform(0.24, 0.45)
         placed: list[tuple[int, float, float]] = []
         fill = text is None
+        whole = draw.random() < c.whole_text
         while end > -self.spec.seconds and len(placed) < rows:
             current = int(np.searchsorted(course.begin, end, side="right")) - 1
             chosen = self._text(draw, course.label[max(current, 0)]) if text is None else text
             heard = texts.hear.hear(texts.words[chosen], draw)
-            # The newest text may have been cut short by the window's end.
-            heard = heard[: int(draw.integers(1, len(heard) + 1))] if not placed and fill and draw.random() < 0.5 else heard
             since = course.begin[max(current, 0)]
+            if whole and not placed:
+                pace = min(pace, (end - max(since, -self.spec.seconds)) / min(len(heard), rows))
+            elif fill and not placed and draw.random() < 0.5:  # The newest text may have been cut short by the window's end.
+                heard = heard[: int(draw.integers(1, len(heard) + 1))]
             for word in reversed(heard[-rows:]):
                 length = pace * draw.uniform(0.5, 1.3)
                 if len(placed) == rows or end <= max(-self.spec.seconds, since - 0.3):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.encoders.voice import VoiceFront
+from models.encoders.wordfront import WordFront
 from models.layers import (
     BLOCKED,
     AttentionPool,
@@ -71,7 +72,8 @@ class MEAConfig:
     time: str = "position"
     """"position" codes row numbers (the paper); "seconds" codes the rows' own times, which irregular streams need."""
     front: str = "conv"
-    """"conv": a Conv1d a modality (the paper); "patches": strided patches for face, level-normalised convolutions for voice."""
+    """"conv": a Conv1d a modality (the paper); "patches": strided patches for face, level-normalised convolutions for voice,
+    phrases for text."""
     kernels: tuple[int, int, int] = (3, 3, 3)
     strides: tuple[int, int, int] = (1, 1, 1)
     ffn: int = 4
@@ -254,7 +256,9 @@ class MEA(nn.Module):
         patches = c.front == "patches"
         tokens = tuple(-(-n // s) for n, s in zip(c.rows, c.strides, strict=True))
         self.fronts = nn.ModuleList(
-            VoiceFront(d=c.d) if patches and m == 1 else Patches(c.dims[m], c.d, c.kernels[m], c.strides[m]) for m in range(N_MODALITIES)
+            WordFront(c.d) if patches and m == 0 else VoiceFront(c.d) if patches and m == 1
+            else Patches(c.dims[m], c.d, c.kernels[m], c.strides[m])
+            for m in range(N_MODALITIES)
         )
         self.temporal = nn.ModuleList(BiLSTM(c.d) if c.temporal == "bilstm" else ConvEncoder(c.d) for _ in range(N_MODALITIES))
         self.psa = nn.ModuleList(

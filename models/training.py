@@ -24,13 +24,16 @@ from models import calibration, engine, material, metrics
 from models.composed import SUBSETS, Composer, Composition, Truth, misread_shares
 from models.datasets import cache_root
 from models.encoders import voice as voice_encoder
+from models.encoders.text import load_head
 from models.encoders.voice import VoiceClassifier, VoiceFront, augment, level_free
+from models.encoders.wordfront import WordFront
 from models.layers import Patches
 from models.losses import MEALoss, Targets, soft_cross_entropy
 from models.material import Material
 from models.mea import MEA, MEAConfig
 from models.perception.facenet import features as face_features
 from models.perception.voice import VOICE
+from models.perception.words import VECTOR
 from models.perception.words import feature_set as word_features
 from models.window import Window, WindowSpec
 
@@ -131,10 +134,13 @@ class MEATraining:
         torch.manual_seed(self.seed)
         model = MEA(MEAConfig.live())
         prepare(model, train.batch(512, (self.seed, 0))[0])
-        model.fronts[1].load_state_dict(voice.front.state_dict())
+        words, voices = model.fronts[0], model.fronts[1]
+        assert isinstance(words, WordFront) and isinstance(voices, VoiceFront)
+        words.begin_as(load_head(self.words))
+        voices.load_state_dict(voice.front.state_dict())
         held, held_truth = valid.batch(self.valid_windows, 1)
-        # The voice front end has learnt already and would soon know its training speakers by heart.
-        slow = list(model.fronts[1].parameters())
+        # These have learnt already; the voice front end would soon know its training speakers by heart.
+        slow = [*words.pretrained(), *voices.parameters()]
         rest = [p for p in model.parameters() if all(p is not q for q in slow)]
         optimiser = torch.optim.AdamW([{"params": rest}, {"params": slow}], self.rate, weight_decay=self.decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [self.rate, self.rate / 10], total_steps=self.steps, pct_start=0.1)
@@ -241,6 +247,8 @@ def prepare(model: MEA, window: Window) -> None:
             front.standardise.fit(torch.from_numpy(sequence.x), torch.from_numpy(sequence.mask))
         elif isinstance(front, VoiceFront):
             fit_voice(front, window)
+        elif isinstance(front, WordFront):
+            front.standardise.fit(torch.from_numpy(sequence.x[..., VECTOR:]), torch.from_numpy(sequence.mask))
 
 
 def fit_voice(front: VoiceFront, window: Window) -> None:
