@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,6 +21,11 @@ from models.perception.facemesh import FaceMesh
 SPLITS = ("train", "valid", "test")
 ENLARGED = 256
 """FER pictures (48 pixels) are enlarged to this side before Face Mesh looks at them."""
+MARGINS = (128, 0)
+"""Grey border, in pixels of the enlarged picture, of the first and second try: the detector expects a scene around a face.
+
+Without a border it misses 7.7 % of the test pictures, mostly tight ones.
+"""
 
 _VOTE_OF = {
     "neutral": "neutral",
@@ -30,7 +36,7 @@ _VOTE_OF = {
     "disgusted": "disgust",
     "surprised": "surprise",
 }
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,7 @@ def _crops(
         "version": _CACHE_VERSION,
         "source": hashlib.sha256(source.read_bytes()).hexdigest(),
         "enlarged": ENLARGED,
+        "margins": MARGINS,
         "crop": facegeometry.RECIPE,
     }
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
@@ -127,14 +134,15 @@ def still_crop(mesh: FaceMesh, image: npt.NDArray[np.uint8]) -> tuple[npt.NDArra
     """Aligned crop of a small grey face picture (H, W), and whether a face was found in it."""
     height, width = image.shape
     large = cv2.resize(image, (ENLARGED, ENLARGED), interpolation=cv2.INTER_CUBIC)
-    faces = mesh(np.asarray(cv2.cvtColor(large, cv2.COLOR_GRAY2RGB), np.uint8))
-    if faces:
-        # Landmarks go back to the picture's own pixels: only they are enlarged, the crop is taken from the original.
+    for margin in MARGINS:
+        scene = cv2.copyMakeBorder(large, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=[127])
+        faces = mesh(np.asarray(cv2.cvtColor(scene, cv2.COLOR_GRAY2RGB), np.uint8))
+        if not faces:
+            continue
+        # Landmarks go back to the picture's own pixels: only they come from the enlarged scene, the crop from the original.
+        points = faces[0] - np.array([margin, margin, 0], np.float32)
         ratio = np.array([width / ENLARGED, height / ENLARGED, width / ENLARGED], np.float32)
         half = np.array([0.5, 0.5, 0.0], np.float32)
-        try:
-            transform = facegeometry.alignment((faces[0] + half) * ratio - half)
-            return facegeometry.crop(image, transform), True
-        except ValueError:
-            pass
+        with contextlib.suppress(ValueError):
+            return facegeometry.crop(image, facegeometry.alignment((points + half) * ratio - half)), True
     return facegeometry.crop(image, facegeometry.centred(height, width)), False

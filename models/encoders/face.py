@@ -25,10 +25,9 @@ from models.encoders.faceaugment import augment
 from models.perception.facenet import CONTRAST_FLOOR, EMBEDDING, FORMAT, FaceEncoder
 
 LAYERS: tuple[tuple[str, int, int, int, str | None], ...] = (
-    ("stem", 1, 24, 1, None),
-    ("down1", 24, 40, 2, None),
+    ("stem", 1, 40, 2, None),
     ("res1a", 40, 40, 1, None),
-    ("res1b", 40, 40, 1, "down1"),
+    ("res1b", 40, 40, 1, "stem"),
     ("down2", 40, 96, 2, None),
     ("res2a", 96, 96, 1, None),
     ("res2b", 96, 96, 1, "down2"),
@@ -36,9 +35,15 @@ LAYERS: tuple[tuple[str, int, int, int, str | None], ...] = (
     ("res3a", 160, 160, 1, None),
     ("res3b", 160, 160, 1, "down3"),
 )
-"""3x3 convolutions: name, channels in, channels out, stride, and the layer whose output is added before the rectifier."""
+"""Convolutions, 5x5 for the stem and 3x3 after it: name, channels in, channels out, stride, and the layer whose output is added
+before the rectifier. Half the crop's resolution from the stem on halves the work."""
 
 LAST_SIDE = 6
+
+
+def _conv(name: str, inputs: int, outputs: int, stride: int) -> nn.Conv2d:
+    kernel = 5 if name == "stem" else 3
+    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
 
 
 class ExpressionNet(nn.Module):
@@ -50,7 +55,7 @@ class ExpressionNet(nn.Module):
 
     def __init__(self, dropout: float = 0.3) -> None:
         super().__init__()
-        self.convs = nn.ModuleDict({name: nn.Conv2d(a, b, 3, stride, 1, bias=False) for name, a, b, stride, _ in LAYERS})
+        self.convs = nn.ModuleDict({name: _conv(name, a, b, stride) for name, a, b, stride, _ in LAYERS})
         self.norms = nn.ModuleDict({name: nn.BatchNorm2d(b) for name, _, b, _, _ in LAYERS})
         wide = LAYERS[-1][2]
         self.pool = nn.Conv2d(wide, wide, LAST_SIDE, groups=wide, bias=False)
@@ -75,8 +80,8 @@ class ExpressionNet(nn.Module):
         return embedding, self.head(embedding)
 
 
-def folded(net: ExpressionNet) -> dict[str, np.ndarray]:
-    """The network as plain convolutions and matrices, normalisation folded in, in float16: what `facenet.graph` takes."""
+def folded(net: ExpressionNet, dtype: torch.dtype = torch.float16) -> dict[str, np.ndarray]:
+    """The network as plain convolutions and matrices with normalisation folded in: what `facenet.graph` takes."""
     arrays: dict[str, Tensor] = {}
     pairs = [(name, net.convs[name], net.norms[name]) for name, *_ in LAYERS] + [("pool", net.pool, net.pool_norm)]
     for name, conv, norm in pairs:
@@ -87,7 +92,7 @@ def folded(net: ExpressionNet) -> dict[str, np.ndarray]:
         arrays[f"{name}.bias"] = norm.bias - norm.running_mean * gain
     for name, linear in (("embed", net.embed), ("head", net.head)):
         arrays[f"{name}.weight"], arrays[f"{name}.bias"] = linear.weight, linear.bias
-    return {name: array.detach().to(torch.float16).contiguous().numpy() for name, array in arrays.items()}
+    return {name: array.detach().to(dtype).contiguous().numpy() for name, array in arrays.items()}
 
 
 def save(net: ExpressionNet, path: Path, metadata: dict[str, str]) -> None:
