@@ -171,6 +171,8 @@ def _fused_and_product(engine: Engine, equal: Calibration, window: Window, subse
 
 
 def _soft(p: Floats, truth: Truth, rows: np.ndarray) -> dict[str, float]:
+    if not rows.any():
+        return {"windows": 0}
     p, soft = p[rows], truth.classes[rows]
     return {
         "windows": len(p), "accuracy": float((p.argmax(1) == soft.argmax(1)).mean()), "cross_entropy": metrics.cross_entropy(p, soft),

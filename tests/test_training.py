@@ -1,0 +1,103 @@
+"""Training runs, learns and repeats itself on toy material; the evaluation's figures are what they claim."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from toy_material import toy_material
+
+from models import evaluation, metrics, training
+from models.calibration import Calibration
+from models.composed import Composer
+from models.encoders.text import TextHead
+from models.encoders.voice import VoiceClassifier, augment
+from models.encoders.wordfront import WordFront
+from models.engine import Engine
+from models.mea import MEA, MEAConfig
+from models.training import MEATraining
+from models.window import WindowSpec
+
+SHORT = MEATraining(steps=12, batch=16, every=6, voice_steps=12, valid_windows=30, calibration_windows=8, voice_copies=1)
+
+
+def quiet(*_: Any) -> None:
+    """No progress, no log."""
+
+
+@pytest.fixture()
+def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], MEA]:
+    """Trains MEA for a few steps on toy material."""
+    monkeypatch.setenv("AFFECT_CACHE", str(tmp_path))
+    monkeypatch.setattr(training.material, "load_talks", lambda *_: toy_material().talks)
+    monkeypatch.setattr(training, "load_head", lambda _: TextHead())
+    monkeypatch.setattr(MEAConfig, "live", classmethod(lambda cls: replace(cls(), **TINY)))
+
+    def train() -> MEA:
+        torch.manual_seed(0)
+        train, valid = Composer(toy_material()), Composer(toy_material())
+        voice, confused = training.train_voice(SHORT, quiet, quiet)
+        train.misheard = SHORT._misheard(voice, confused, train, valid)
+        assert train.misheard.shape == (7, 7) and np.allclose(train.misheard.sum(1), 1)
+        return SHORT._fit(train, valid, voice, quiet, quiet)
+
+    return train
+
+
+TINY: dict[str, Any] = {**MEAConfig.live().to_dict(), "psa_layers": 2, "hca_layers": 1}
+
+
+def test_training_repeats_itself_and_reads_windows(toy: Callable[[], MEA]) -> None:
+    model = toy()
+    again = toy()
+    for (name, a), b in zip(model.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    engine = Engine("mea", model, model.config.dims, WindowSpec(), {}, Calibration.none())
+    figures = {**evaluation.probes(engine, Composer(toy_material()), 12), "c": evaluation.composed(engine, Composer(toy_material()), 12)}
+    assert set(figures["probes"]) == {"whole", "without text", "without voice", "without face", "time shuffled", "mean_weights"}
+    assert figures["probes"]["without face"]["total_variation"] > 0
+    lone = figures["c"]["voice"]
+    assert lone["model"]["cross_entropy"] == pytest.approx(lone["product"]["cross_entropy"], abs=1e-4), "one modality's product is itself"
+
+
+def test_word_front_begins_as_the_head() -> None:
+    torch.manual_seed(0)
+    head, front = TextHead(), WordFront(8)
+    front.begin_as(head)
+    for part in ("words", "phrases"):
+        ours, theirs = getattr(front, part), getattr(head, part)
+        assert torch.equal(ours.weight, theirs.weight) and torch.equal(ours.bias, theirs.bias)
+
+
+def test_voice_augmentation_moves_rows_and_keeps_padding() -> None:
+    x, mask = torch.randn(4, 60, 44), torch.ones(4, 60)
+    mask[:, 50:] = 0
+    x[..., 41] = 1.0
+    x[:, ::2, 41] = 0.0
+    changed = augment(x * mask.unsqueeze(-1), mask, torch.Generator().manual_seed(0))
+    assert not changed[:, 50:].any() and not torch.allclose(changed[:, :50, :40], x[:, :50, :40])
+    assert not changed[:, 0:50:2, 41].any(), "unvoiced rows stay unvoiced"
+    assert torch.equal(changed[:, :50, 42:], x[:, :50, 42:])
+    assert VoiceClassifier().eval()(changed, -torch.rand(4, 60), mask).shape == (4, 7)
+
+
+def test_metrics() -> None:
+    label = np.array([0, 0, 0, 1])
+    p = np.zeros((4, 7), np.float32)
+    p[:, 0] = 1
+    figures = metrics.classification(p, label)
+    assert figures["accuracy"] == 0.75 and figures["balanced_accuracy"] == 0.5
+    assert figures["calibration_error"] == pytest.approx(0.25)
+    soft = np.zeros((4, 7), np.float32)
+    soft[:, 0] = 0.75
+    soft[:, 1] = 0.25
+    assert metrics.soft_calibration_error(p, soft) == pytest.approx(0.25)
+    assert metrics.cross_entropy(soft, soft) == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)), abs=1e-4)
+    assert metrics.confusion(np.array([1, 0, 1]), np.array([0, 0, 1]), 2).tolist() == [[0.5, 0.5], [0, 1]]
+    values = np.arange(5, dtype=np.float32)
+    assert metrics.pearson(values, values * 2) == pytest.approx(1) and metrics.concordance(values, values) == pytest.approx(1)
