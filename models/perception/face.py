@@ -88,7 +88,8 @@ class FaceTracker:
     """Follows one person: the largest, most central face, kept until it is lost.
 
     backend "auto", "solutions" or "tasks"; model_path: a `face_landmarker.task` for the latter. Raises FaceBackendError when they
-    cannot be had. One tracker serves one video: call `reset` where time jumps.
+    cannot be had. One tracker serves one video: call `reset` where time jumps. MediaPipe's detector is made for webcams: a face
+    narrower than about an eighth of the picture is not found.
     """
 
     def __init__(self, backend: str = "auto", model_path: str | Path | None = None) -> None:
