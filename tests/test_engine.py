@@ -77,7 +77,7 @@ def test_batch_mates_change_not_a_bit(saved: Path) -> None:
 
 def test_other_features_are_refused(saved: Path) -> None:
     engine.load(saved, FEATURES)
-    with pytest.raises(FeatureMismatch, match="mea, face.*affect train"):
+    with pytest.raises(FeatureMismatch, match=r"mea, face.*affect train"):
         engine.load(saved, {**FEATURES, "face": "0" * 16})
 
 
