@@ -50,7 +50,7 @@ class MEATraining:
     run_folder: Path = Path("runs/mea")
     """Where configuration, metrics.jsonl and figures go."""
     seed: int = 0
-    steps: int = 2000
+    steps: int = 1600
     """Optimiser steps of MEA."""
     batch: int = 64
     rate: float = 2e-3
