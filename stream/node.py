@@ -243,12 +243,12 @@ class Node:
                 raise Superseded(f"another {self.worker} has joined the session")
         elif isinstance(message, Credit):
             self.credit = max(self.credit, message.through)
-        elif message.action == "stop":
-            self.stopping = True
         elif message.action == "busy":
             self.busy = [*self.busy, message][-100:]
         elif message.target in ("*", self.worker):
-            if message.action in ("pause", "resume"):
+            if message.action == "stop":
+                self.stopping = True
+            elif message.action in ("pause", "resume"):
                 self.paused = message.action == "pause"
             else:
                 self.muted = message.action == "mute"
