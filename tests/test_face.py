@@ -23,6 +23,8 @@ SHARED = Path(os.environ.get("AFFECT_DATA", Path(__file__).parents[2] / "shared"
 TASK = SHARED / "data" / "models" / "face_landmarker.task"
 SECOND = 1_000_000_000
 
+pytestmark = pytest.mark.filterwarnings("ignore:SymbolDatabase.GetPrototype")  # pytest undoes MediaPipe's own filter.
+
 needs_data = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="corpora not found: set AFFECT_DATA")
 needs_weights = pytest.mark.skipif(FACE.recipe["weights"] == "absent", reason="face weights are not trained yet")
 backends = pytest.mark.parametrize("backend", [
@@ -123,7 +125,7 @@ def test_quality_falls_with_blur_and_size(portrait: np.ndarray, landmarks: np.nd
     sharp = facegeometry.quality(landmarks, facegeometry.crop(grey, transform), 512, 512)
     smeared = np.asarray(cv2.GaussianBlur(grey, (0, 0), 12), np.uint8)
     blurred = facegeometry.quality(landmarks, facegeometry.crop(smeared, transform), 512, 512)
-    tiny = landmarks * 0.2
+    tiny = (landmarks * 0.2).astype(np.float32)
     small = facegeometry.quality(tiny, facegeometry.crop(grey, transform), 512, 512)
     assert 0 <= blurred < 0.5 * sharp and 0 <= small < 0.6 * sharp and sharp <= 1
 
