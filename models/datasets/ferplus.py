@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from models.datasets import DataMissing, cache_root
 from models.emotions import EMOTIONS
 from models.perception import facegeometry
 from models.perception.facemesh import FaceMesh
@@ -58,13 +59,13 @@ def load(data: Path, split: str, progress: Callable[[int, int], None] | None = N
 
     Pictures of valid and test that repeat an earlier picture are dropped, and so are training pictures of which valid or test
     holds a copy. Crops are made once (some minutes) and cached; `progress(done, total)` is told meanwhile.
-    Raises FileNotFoundError where the set is missing, ValueError for an unknown split.
+    Raises DataMissing where the set is missing, ValueError for an unknown split.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: use {', '.join(SPLITS)}")
     source = Path(data) / "ferplus48.npz"
     if not source.is_file():
-        raise FileNotFoundError(f"{source} is missing: point `--data` (or AFFECT_DATA) at the folder that holds ferplus48.npz")
+        raise DataMissing(f"{source} is missing: give the folder that holds it, or set AFFECT_DATA to the folder that contains data/.")
     with np.load(source, allow_pickle=False) as arrays:
         names = [str(name) for name in arrays["vote_names"]]
         part, label, votes, twin = arrays["split"], arrays["label7"], arrays["votes"], arrays["duplicate_of"]
@@ -92,11 +93,6 @@ def _rows(part: npt.NDArray[np.uint8], twin: npt.NDArray[np.int32], wanted: int)
     return np.flatnonzero((part == 0) & ~np.isin(first, first[part != 0]))
 
 
-def cache_folder() -> Path:
-    """Where what is slow to make is kept: AFFECT_CACHE, or ~/.cache/affect."""
-    return Path(os.environ.get("AFFECT_CACHE") or Path.home() / ".cache" / "affect")
-
-
 def _crops(
     source: Path, images: npt.NDArray[np.uint8], progress: Callable[[int, int], None] | None
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
@@ -109,7 +105,7 @@ def _crops(
         "crop": facegeometry.RECIPE,
     }
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
-    kept = cache_folder() / f"ferplus-{key}.npz"
+    kept = cache_root() / f"ferplus-{key}.npz"
     if kept.is_file():
         with np.load(kept, allow_pickle=False) as arrays:
             return arrays["crops"], arrays["found"]
