@@ -82,7 +82,9 @@ class Keys:
         try:
             return zmq.auth.load_certificate(file)
         except (OSError, ValueError) as error:
-            raise BusError(f"no usable key {file}: {error}. Make keys with `affect keys {self.folder}` and copy the folder to the other machine.") from error
+            raise BusError(
+                f"no usable key {file}: {error}. Make keys with `affect keys {self.folder}` and copy the folder to the other machine."
+            ) from error
 
     def protect_hub(self, socket: zmq.Socket[Any]) -> None:
         public, secret = self._load("hub", secret=True)

@@ -53,7 +53,8 @@ class HubOptions:
         lateness = default_lateness() | {name: int(seconds * SECOND) for name, seconds in self.lateness_s.items()}
         return Session(
             session=uuid.uuid4().hex[:8], epoch=None, host=host_identity(), speed=self.speed, lossless=self.lossless,
-            window=int(self.window_s * SECOND), hop=self.hop_ms * MILLISECOND, lateness={name: lateness.get(name, SECOND) for name in self.streams},
+            window=int(self.window_s * SECOND), hop=self.hop_ms * MILLISECOND,
+            lateness={name: lateness.get(name, SECOND) for name in self.streams},
         )
 
 
@@ -63,7 +64,9 @@ class Hub:
     Three threads: ZeroMQ's own proxy (no Python runs in it while messages pass), the clock service, and the session keeper.
     """
 
-    def __init__(self, address: Address, session: Session, expected: tuple[str, ...], keys: Keys | None = None, insecure: bool = False) -> None:
+    def __init__(
+        self, address: Address, session: Session, expected: tuple[str, ...], keys: Keys | None = None, insecure: bool = False,
+    ) -> None:
         if not address.local and not keys and not insecure:
             raise BusError(
                 f"{address} can be reached from other machines. Make keys with `affect keys FOLDER` and give --keys FOLDER, "
@@ -103,7 +106,9 @@ class Hub:
             socket.bind(endpoint)
         except zmq.ZMQError as error:
             socket.close()
-            raise BusError(f"cannot bind {endpoint}: {error}. Another hub may be running there (`affect watch` looks); choose another with --hub.") from error
+            raise BusError(
+                f"cannot bind {endpoint}: {error}. Another hub may be running there (`affect watch` looks); choose another with --hub."
+            ) from error
         return socket
 
     def start(self) -> None:

@@ -101,7 +101,9 @@ class Node:
     >>> face.send(Face(**face.header(watermark), …), row.tobytes())
     """
 
-    def __init__(self, bus: Bus, worker: str, streams: list[StreamInfo], listen: tuple[str, ...] = (), detail: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, bus: Bus, worker: str, streams: list[StreamInfo], listen: tuple[str, ...] = (), detail: dict[str, str] | None = None,
+    ) -> None:
         self.bus = bus
         self.worker = worker
         self.instance = uuid.uuid4().hex[:12]
@@ -130,7 +132,7 @@ class Node:
         bus.subscribe(*listen, "control", "credit", "session")
 
     def join(self, timeout: float = 30.0) -> None:
-        """Says hello until the session has begun. Raises SessionLost when no hub answers in `timeout` seconds (None of a started session's workers waits longer)."""
+        """Says hello until the session has begun. Raises SessionLost when no hub answers in `timeout` seconds."""
         deadline = time.monotonic() + timeout
         hello = Hello(worker=self.worker, instance=self.instance, streams=[o.info for o in self.outlets.values()], detail=self.detail)
         heard = False
@@ -150,7 +152,8 @@ class Node:
             if self.stopping:
                 raise SessionLost("told to stop before the session began")
             if not heard and time.monotonic() > deadline:
-                raise SessionLost(f"no hub answers at {self.bus.address}; start one with `affect run` or `affect hub`, or give --hub ADDRESS")
+                raise SessionLost(
+                    f"no hub answers at {self.bus.address}; start one with `affect run` or `affect hub`, or give --hub ADDRESS")
             if self.orphaned():
                 raise SessionLost("the process that started this worker is gone")
 
@@ -159,7 +162,8 @@ class Node:
             self._offset = HostOffset()
             self._probe_now(wait=2.0)
             if not len(self._offset):
-                raise SessionLost(f"the clock service at {self.bus.address.service} does not answer; open that port too (the hub uses three in a row)")
+                raise SessionLost(
+                    f"the clock service at {self.bus.address.service} does not answer; open that port too (the hub uses three in a row)")
         self.session = beacon
         self.clock = SessionClock(beacon.epoch or 0, beacon.speed, self._offset)
 

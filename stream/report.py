@@ -76,7 +76,8 @@ class Report:
     def _heard(self, message: Words) -> None:
         self._tentative += bool(message.tentative)
         for word in message.committed:
-            self._words.append({"text": word.text, "begin": _s(word.begin), "end": _s(word.end), "probability": round(word.probability, ROUNDING)})
+            self._words.append(
+                {"text": word.text, "begin": _s(word.begin), "end": _s(word.end), "probability": round(word.probability, ROUNDING)})
             if self._clocked:
                 self._stage("word_to_committed", message.sent - word.end)
         if message.tentative and self._clocked:

@@ -151,6 +151,7 @@ class Supervisor:
         self._crashes: dict[str, list[float]] = {}
         self._due: dict[str, float] = {}
         self._usage: dict[str, psutil.Process] = {}
+        self._first: dict[str, tuple[float, float]] = {}
         self._cpu: dict[str, tuple[float, float]] = {}
         self.notes: list[str] = []
         """What happened to workers, for people, newest last."""
@@ -185,7 +186,9 @@ class Supervisor:
             code = process.exitcode
             line = self.said(name)
             if not begun or name == "hub":
-                raise StartError(line or f"the {name} ended with exit status {code}" + ("" if self._logs else " (its own line is above)"))
+                if not self._logs and code == 2:
+                    raise _Stopped(code)  # its own line is on the screen already
+                raise StartError(line or f"the {name} ended with exit status {code}")
             if code in (0, 2):  # done, or said why it cannot go on
                 continue
             self._crashes[name] = [at for at in self._crashes.get(name, []) if now - at < 60] + [now]
@@ -214,7 +217,7 @@ class Supervisor:
 
     def restart_measure(self) -> None:
         """Start-up is over: measure from here."""
-        self._first: dict[str, tuple[float, float]] = {}
+        self._first.clear()
         self.measure()
 
     def stop(self, bus: Bus) -> None:
@@ -236,11 +239,15 @@ class Supervisor:
 
 
 class _Stopped(Exception):
-    pass
+    """The session is to end now, with this exit status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self.status = status
 
 
 def _interrupt(number: int, frame: Any) -> None:
-    raise _Stopped
+    raise _Stopped(0)
 
 
 def run(options: RunOptions) -> int:
@@ -257,14 +264,15 @@ def run(options: RunOptions) -> int:
     bus = connection.open()
     supervisor = Supervisor(hub, workers, connection, quiet=not options.no_view)
     report = Report(options.sources)
+    status = 0
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
         supervisor.start()
         with _screen(options) as show:
             _follow(bus, supervisor, report, options, show)
-    except _Stopped:
-        pass
+    except _Stopped as stopped:
+        status = stopped.status
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
@@ -274,9 +282,9 @@ def run(options: RunOptions) -> int:
         report.save(Path(options.json))
     lost = sum(stream.get("lost", 0) for stream in report.to_dict()["streams"].values())
     if lost and hub.lossless:
-        print(f"affect: {lost} messages were lost in a session of files, where nothing may be lost; the report is not reproducible", file=sys.stderr)
+        print(f"affect: {lost} messages were lost in a session of files; this run cannot be reproduced", file=sys.stderr)
         return 1
-    return 0
+    return status
 
 
 def _screen(options: RunOptions) -> Any:

@@ -11,9 +11,24 @@ import models.window
 from models.emotions import MODALITIES, STREAM_OF
 from models.perception.voice import SPEECH
 from models.window import Window, WindowSpec
-from stream.buffer import BEGIN, END, GRABBED, RECEIVED, SENT, Rows, RowBuffer, Selection
+from stream.buffer import BEGIN, END, GRABBED, RECEIVED, SENT, RowBuffer, Rows, Selection
 from stream.inlet import Inlet
-from stream.protocol import FOREVER, MILLISECOND, SECOND, Control, End, Face, Gap, Newest, Received, Session, Status, StreamMessage, Voice, Words
+from stream.protocol import (
+    FOREVER,
+    MILLISECOND,
+    SECOND,
+    Control,
+    End,
+    Face,
+    Gap,
+    Newest,
+    Received,
+    Session,
+    Status,
+    StreamMessage,
+    Voice,
+    Words,
+)
 
 PROVISIONAL_AFTER = 40 * MILLISECOND
 HISTORY = 30 * SECOND
@@ -190,12 +205,14 @@ class Windows:
 
     def _provisional(self, now: int | None) -> Closing | None:
         t = self.next_provisional * self.hop
-        prompt = [self.inlets[name] for name in self.declared if name != "words"] or [self.inlets[name] for name in self.declared]
-        if all(inlet.watermark >= t for inlet in prompt) and not all(inlet.ended_at is not None and inlet.ended_at < t for inlet in prompt):
+        prompt = [self.inlets[name] for name in self.declared if name != "words"] or self._waited()
+        if all(inlet.ended_at is not None and inlet.ended_at < t for inlet in prompt):
+            return None
+        if all(inlet.watermark >= t for inlet in prompt):
             return "watermark"
-        if now is not None:
-            return "time" if now >= t + PROVISIONAL_AFTER else None
-        return "watermark" if all(inlet.watermark >= t for inlet in self._waited()) else None
+        # A file may end before this window does: there, somebody must have shown that its content goes on so far.
+        goes_on = not self.lossless or any(inlet.watermark >= t and inlet.ended_at is None for inlet in prompt)
+        return "time" if now is not None and now >= t + PROVISIONAL_AFTER and goes_on else None
 
     def _final(self, now: int | None, real: int) -> Closing | None:
         t = self.next_final * self.hop
@@ -230,7 +247,8 @@ class Windows:
             facts.samples[name] = count
             if count:
                 newest = chosen.stamps[-1]
-                facts.newest[name] = Newest(end=int(newest[END]), grabbed=int(newest[GRABBED]), sent=int(newest[SENT]), received=int(newest[RECEIVED]))
+                facts.newest[name] = Newest(
+                    end=int(newest[END]), grabbed=int(newest[GRABBED]), sent=int(newest[SENT]), received=int(newest[RECEIVED]))
             if not _usable(name, chosen, t):
                 continue
             facts.present.append(modality)
@@ -257,7 +275,8 @@ class Windows:
                       and not any(o.target in ("*", "words") and end > o.begin and begin < o.end for o in self._busy)]
             if inside:
                 stamps = [(guess.stamps[i][1], guess.stamps[i][0], 0, guess.stamps[i][1], guess.sent, guess.received) for i in inside]
-                chosen = Selection(np.concatenate([committed.x, guess.rows[inside]]), np.concatenate([committed.stamps, np.array(stamps, np.int64)]))
+                chosen = Selection(
+                    np.concatenate([committed.x, guess.rows[inside]]), np.concatenate([committed.stamps, np.array(stamps, np.int64)]))
                 facts.tentative, facts.revision = len(inside), max(facts.revision, guess.revision)
         used = chosen.stamps[:, : BEGIN + 1].tobytes() + chosen.x.tobytes()
         if due.final:

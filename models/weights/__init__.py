@@ -24,7 +24,8 @@ def path(name: str | os.PathLike[str]) -> Path:
     found = given if given.suffix == ".safetensors" else Path(__file__).with_name(f"{name}.safetensors")
     if not found.is_file():
         shipped = sorted(p.stem for p in Path(__file__).parent.glob("*.safetensors"))
-        raise WeightsError(f"no weights at {found}; shipped here: {', '.join(shipped) or 'none'}. Give one of these names or a .safetensors path.")
+        raise WeightsError(
+            f"no weights at {found}; shipped here: {', '.join(shipped) or 'none'}. Give one of these names or a .safetensors path.")
     return found
 
 
@@ -33,9 +34,10 @@ def load(name: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
     found = path(name)
     try:
         with safe_open(found, framework="numpy") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except Exception as error:
-        raise WeightsError(f"{found} cannot be read as safetensors: {error}. Fetch the file again or train it with `affect train`.") from error
+        raise WeightsError(
+            f"{found} cannot be read as safetensors: {error}. Fetch the file again or train it with `affect train`.") from error
 
 
 @functools.cache
