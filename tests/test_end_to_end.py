@@ -1,0 +1,147 @@
+"""The sample clip through real processes: live against `--speed max`, report, and how a session ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from capturing import free_address
+
+from models.calibration import Calibration
+from models.engine import save
+from models.mea import MEA, MEAConfig
+from models.perception.face import FACE
+from models.perception.voice import VOICE
+from models.perception.words import WORDS
+from models.window import WindowSpec
+
+CLIP = Path(__file__).parents[1] / "stream/assets/sample.mp4"
+WINDOWS = 160
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained engine: these tests are about the pipeline, and every reading must follow from what went in."""
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
+    calibration = Calibration(np.ones(8, np.float32), np.ones(8, np.float32), np.full(7, 1 / 7, np.float32))
+    save(file, "mea", MEA(MEAConfig.live()), WindowSpec(), {"face": FACE.hash, "voice": VOICE.hash, "words": WORDS.hash}, calibration, {})
+    return file
+
+
+def affect(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "stream.cli", *map(str, arguments)]
+
+
+def run(weights: Path, out: Path, *more: object) -> dict:  # type: ignore[type-arg]
+    done = subprocess.run(
+        affect("run", "--camera", f"file:{CLIP}", "--microphone", f"file:{CLIP}", "--model", weights, "--no-view",
+               "--hub", free_address(), "--json", out, *more), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.read_text())  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def live(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:  # type: ignore[type-arg]
+    return run(weights, tmp_path_factory.mktemp("live") / "out.json")
+
+
+def finals(report: dict) -> list[dict]:  # type: ignore[type-arg]
+    return [line for line in report["timeline"] if line["final"]]
+
+
+def test_one_provisional_and_one_final_for_every_window_and_nothing_lost(live: dict) -> None:  # type: ignore[type-arg]
+    for kind in (True, False):
+        assert [line["t"] for line in live["timeline"] if line["final"] is kind] == pytest.approx([k / 10 for k in range(1, WINDOWS + 1)])
+    assert live["windows"] == live["provisionals"] == live["finals"] == WINDOWS
+    assert all(stream["lost"] == 0 for stream in live["streams"].values())
+    assert all(line["closed_by"] == "watermark" for line in finals(live))
+    assert live["finals_changed"] > 0
+
+
+def test_streams_keep_their_own_rates(live: dict) -> None:  # type: ignore[type-arg]
+    assert live["streams"]["face"]["rate_hz"] >= 20
+    assert live["streams"]["voice"]["rate_hz"] == pytest.approx(50, rel=0.02)
+    assert live["streams"]["face"]["present"] == 1.0
+
+
+def test_words_against_the_script(live: dict) -> None:  # type: ignore[type-arg]
+    truth = json.loads(CLIP.with_suffix(".json").read_text())["words"]
+    heard = live["words"]
+    said = [word["text"] for word in truth]
+    table = np.arange(len(heard) + 1)
+    for i, word in enumerate(said, 1):  # Levenshtein
+        row = [i]
+        for j, other in enumerate(heard, 1):
+            row.append(min(table[j] + 1, row[-1] + 1, table[j - 1] + (word != other["text"])))
+        table = np.array(row)
+    assert table[-1] / len(said) <= 0.15
+    errors = [min(abs(word["begin"] - other["begin"]) for other in heard if other["text"] == word["text"])
+              for word in truth if any(other["text"] == word["text"] for other in heard)]
+    assert np.median(errors) <= 0.1
+
+
+def test_as_fast_as_possible_gives_the_same_finals(live: dict, weights: Path, tmp_path: Path) -> None:  # type: ignore[type-arg]
+    fast = run(weights, tmp_path / "out.json", "--speed", "max")
+    keys = ("t", "top", "probabilities", "valence", "arousal", "weights", "present", "samples")
+    assert [[line[key] for key in keys] for line in finals(fast)] == [[line[key] for key in keys] for line in finals(live)]
+    assert fast["words"] == live["words"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_every_process(weights: Path, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        affect("run", "--camera", f"file:{CLIP}", "--microphone", f"file:{CLIP}", "--model", weights, "--no-view", "--hub", free_address()),
+        start_new_session=True)
+    try:
+        deadline = time.monotonic() + 30
+        while len(children := psutil.Process(process.pid).children(recursive=True)) < 5 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(3)
+        process.send_signal(number)
+        assert process.wait(timeout=20) == 0
+        assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("arguments", "line"), [
+    (("--camera", "file:nowhere.mp4", "--microphone", "none"), "nowhere.mp4"),
+    (("--camera", "none", "--microphone", "none"), "nothing to watch or hear"),
+    (("--camera", "none", "--microphone", "no such device"), "no such device"),
+    (("--camera", f"file:{CLIP}", "--microphone", "none", "--speed", "-1"), "--speed"),
+    (("--camera", f"file:{CLIP}", "--microphone", "none", "--model", "nowhere.safetensors"), "nowhere.safetensors"),
+])
+def test_what_cannot_start_says_one_line(arguments: tuple[str, ...], line: str) -> None:
+    done = subprocess.run(
+        affect("run", *arguments, "--no-view", "--hub", free_address()), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    lines = [said for said in done.stderr.splitlines() if said.startswith("affect:")]
+    assert len(lines) == 1 and line in lines[0], done.stderr
+
+
+def test_a_taken_port_says_so(weights: Path) -> None:
+    from stream.bus import Address
+    from stream.hub import Hub, HubOptions
+
+    address = free_address()
+    hub = Hub(Address.parse(address), HubOptions().session(), ("nobody",))
+    hub.start()
+    try:
+        done = subprocess.run(
+            affect("run", "--camera", f"file:{CLIP}", "--microphone", "none", "--model", weights, "--no-view", "--hub", address),
+            capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 2
+        assert "cannot bind" in done.stderr
+    finally:
+        hub.stop()
