@@ -129,9 +129,8 @@ def plan(options: RunOptions) -> tuple[HubOptions, dict[str, Entry]]:
 def _enter(entry: Callable[..., int], options: Any, connection: Connection, log: str) -> None:
     """First thing in a worker's process: only the supervisor obeys Ctrl-C, and stderr goes where the view is not disturbed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if log:
-        with open(log, "ab", buffering=0) as file:
-            os.dup2(file.fileno(), 2)
+    with open(log, "ab", buffering=0) as file:
+        os.dup2(file.fileno(), 2)
     from stream.cli import guarded
 
     sys.exit(guarded(entry, options, connection))
@@ -140,13 +139,13 @@ def _enter(entry: Callable[..., int], options: Any, connection: Connection, log:
 class Supervisor:
     """The processes of one session on this host."""
 
-    def __init__(self, hub: HubOptions, workers: dict[str, Entry], connection: Connection, quiet: bool) -> None:
+    def __init__(self, hub: HubOptions, workers: dict[str, Entry], connection: Connection) -> None:
         from stream import hub as hub_module
 
         self._entries: dict[str, Entry] = {"hub": (hub_module.run, hub), **workers}
         self._connection = connection
         self._context = multiprocessing.get_context("spawn")
-        self._logs = tempfile.TemporaryDirectory(prefix="affect-") if quiet else None
+        self._logs = tempfile.TemporaryDirectory(prefix="affect-")
         self.processes: dict[str, BaseProcess] = {}
         self._crashes: dict[str, list[float]] = {}
         self._due: dict[str, float] = {}
@@ -162,7 +161,7 @@ class Supervisor:
 
     def _start(self, name: str) -> None:
         entry, options = self._entries[name]
-        log = str(Path(self._logs.name) / name) if self._logs else ""
+        log = str(Path(self._logs.name) / name)
         process = self._context.Process(target=_enter, args=(entry, options, self._connection, log), name=f"affect {name}", daemon=True)
         process.start()
         self.processes[name] = process
@@ -170,9 +169,7 @@ class Supervisor:
             self._usage[name] = psutil.Process(process.pid)
 
     def said(self, name: str) -> str:
-        """The last line a worker wrote to stderr, where it was kept from the screen."""
-        if self._logs is None:
-            return ""
+        """The last line a worker wrote to stderr, which is kept from the screen: one cause is said once, by the supervisor."""
         file = Path(self._logs.name) / name
         lines = file.read_text(errors="replace").strip().splitlines() if file.exists() else []
         return lines[-1] if lines else ""
@@ -186,10 +183,11 @@ class Supervisor:
             code = process.exitcode
             line = self.said(name)
             if not begun or name == "hub":
-                if not self._logs and code == 2:
-                    raise _Stopped(code)  # its own line is on the screen already
-                raise StartError(line or f"the {name} ended with exit status {code}")
+                raise StartError(line.removeprefix("affect: ") or f"the {name} ended with exit status {code}")
             if code in (0, 2):  # done, or said why it cannot go on
+                if line:
+                    self.notes.append(f"the {name} gave up: {line.removeprefix('affect: ')}")
+                self.processes.pop(name)
                 continue
             self._crashes[name] = [at for at in self._crashes.get(name, []) if now - at < 60] + [now]
             if len(self._crashes[name]) > RESTARTS:
@@ -231,23 +229,18 @@ class Supervisor:
             deadline = time.monotonic() + grace
             while self._living() and time.monotonic() < deadline:
                 time.sleep(0.02)
-        if self._logs:
-            self._logs.cleanup()
+        self._logs.cleanup()
 
     def _living(self) -> list[BaseProcess]:
         return [process for process in self.processes.values() if process.is_alive()]
 
 
 class _Stopped(Exception):
-    """The session is to end now, with this exit status."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__()
-        self.status = status
+    """SIGINT or SIGTERM: the session is to end now."""
 
 
 def _interrupt(number: int, frame: Any) -> None:
-    raise _Stopped(0)
+    raise _Stopped
 
 
 def run(options: RunOptions) -> int:
@@ -262,29 +255,30 @@ def run(options: RunOptions) -> int:
     hub, workers = plan(options)
     connection = Connection(options.hub, options.keys)
     bus = connection.open()
-    supervisor = Supervisor(hub, workers, connection, quiet=not options.no_view)
+    supervisor = Supervisor(hub, workers, connection)
     report = Report(options.sources)
-    status = 0
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
         supervisor.start()
         with _screen(options) as show:
             _follow(bus, supervisor, report, options, show)
-    except _Stopped as stopped:
-        status = stopped.status
+    except _Stopped:
+        pass
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         supervisor.stop(bus)
         bus.close()
+    for note in supervisor.notes:
+        print(f"affect: {note}", file=sys.stderr)
     if options.json:
         report.save(Path(options.json))
     lost = sum(stream.get("lost", 0) for stream in report.to_dict()["streams"].values())
     if lost and hub.lossless:
         print(f"affect: {lost} messages were lost in a session of files; this run cannot be reproduced", file=sys.stderr)
         return 1
-    return status
+    return 0
 
 
 def _screen(options: RunOptions) -> Any:

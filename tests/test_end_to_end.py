@@ -122,9 +122,10 @@ def test_a_signal_ends_every_process(weights: Path, number: signal.Signals) -> N
     (("--camera", f"file:{CLIP}", "--microphone", "none", "--speed", "-1"), "--speed"),
     (("--camera", f"file:{CLIP}", "--microphone", "none", "--model", "nowhere.safetensors"), "nowhere.safetensors"),
 ])
-def test_what_cannot_start_says_one_line(arguments: tuple[str, ...], line: str) -> None:
+def test_what_cannot_start_says_one_line(weights: Path, arguments: tuple[str, ...], line: str) -> None:
+    model = () if "--model" in arguments else ("--model", weights)
     done = subprocess.run(
-        affect("run", *arguments, "--no-view", "--hub", free_address()), capture_output=True, text=True, timeout=60, check=False)
+        affect("run", *arguments, *model, "--no-view", "--hub", free_address()), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     lines = [said for said in done.stderr.splitlines() if said.startswith("affect:")]
     assert len(lines) == 1 and line in lines[0], done.stderr

@@ -31,16 +31,17 @@ class Play:
     def header(self, stream: str, watermark: int, instance: str = "a", skip: int = 0, segment: int = 0) -> dict[str, object]:
         seq = self.seq.get((stream, instance), 0) + skip
         self.seq[stream, instance] = seq + 1
-        return {"session": "s", "stream": stream, "instance": instance, "seq": seq, "watermark": watermark * MS if watermark < FOREVER else FOREVER,
-                "sent": watermark * MS if watermark < FOREVER else 0, "segment": segment}
+        ended = watermark == FOREVER
+        return {"session": "s", "stream": stream, "instance": instance, "seq": seq, "segment": segment,
+                "watermark": FOREVER if ended else watermark * MS, "sent": 0 if ended else watermark * MS}
 
     def put(self, message: object, rows: np.ndarray, now: int | None) -> None:
         received = Received("t", message, memoryview(np.ascontiguousarray(rows, "<f4").tobytes()))  # type: ignore[arg-type]
         self.windows.add(received, None if now is None else now * MS, (now or 0) * MS, (now or 0) * MS)
 
-    def face(self, at: int, now: int | None = None, seen: bool = True, track: int = 1, watermark: int | None = None, **head: object) -> None:
+    def face(self, at: int, now: int | None = None, seen: bool = True, track: int = 1, **head: object) -> None:
         info = FaceInfo(track=track, quality=1.0, box=(0, 0, 1, 1)) if seen else None
-        message = Face(**self.header("face", at if watermark is None else watermark, **head), begin=at * MS, end=at * MS,  # type: ignore[arg-type]
+        message = Face(**self.header("face", at, **head), begin=at * MS, end=at * MS,  # type: ignore[arg-type]
                        uncertainty=0, grabbed=at * MS, features="f", face=info)
         self.put(message, np.full((1 if seen else 0, 39), at / 1000), at if now is None else now)
 
@@ -52,8 +53,11 @@ class Play:
                         features="v", level=-20.0)
         self.put(message, x, end if now is None else now)
 
-    def words(self, watermark: int, committed: tuple[int, ...] = (), tentative: tuple[int, ...] = (), now: int | None = None, revision: int = 0) -> None:
-        spoken = [[Word(text=f"w{end}", begin=(end - 200) * MS, end=end * MS, probability=1.0) for end in ends] for ends in (committed, tentative)]
+    def words(
+        self, watermark: int, committed: tuple[int, ...] = (), tentative: tuple[int, ...] = (), now: int | None = None, revision: int = 0,
+    ) -> None:
+        spoken = [[Word(text=f"w{end}", begin=(end - 200) * MS, end=end * MS, probability=1.0) for end in ends]
+                  for ends in (committed, tentative)]
         message = Words(**self.header("words", watermark), committed=spoken[0], tentative=spoken[1], revision=revision, features="w")  # type: ignore[arg-type]
         self.put(message, np.ones((len(committed) + len(tentative), 67)), watermark if now is None else now)
 
