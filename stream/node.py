@@ -38,8 +38,7 @@ from stream.protocol import (
 )
 
 HEARTBEAT = 0.5
-"""Seconds between heartbeats; a worker silent for six of them is dead."""
-DEAD_AFTER = 3 * SECOND
+"""Seconds between heartbeats; the engine takes a worker silent for six of them for dead (`inlet.DEAD_AFTER`)."""
 CREDIT_AHEAD = 12 * SECOND
 """How far a file source may run ahead of the last final."""
 PROBES, PROBE_EVERY = 8, 2.0

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from capturing import free_address
 
 from stream.bus import Address, Bus, BusError
 from stream.client import Client, ClientError, ClientTimeout
@@ -24,20 +23,6 @@ from stream.protocol import MILLISECOND, SECOND, Affect, Control, StreamInfo
 
 ROOT = Path(__file__).parents[1]
 HOP = 100 * MILLISECOND
-
-
-def free_address() -> str:
-    """Three free ports in a row, below those that systems hand to outgoing connections (one of which could else take ours)."""
-    for _ in range(50):
-        port = random.randrange(20000, 32000)
-        if all(_free(port + offset) for offset in range(3)):
-            return f"tcp://127.0.0.1:{port}"
-    raise RuntimeError("no three free ports in a row")
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 @contextmanager
