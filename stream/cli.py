@@ -45,7 +45,7 @@ COMMANDS = {
     "keys": Command("keys for a hub that other machines reach", "stream.keys", "KeysOptions", group="parts"),
     "train face": Command("the expression network", "models.encoders.face", "FaceTraining", group="learn"),
     "train text": Command("word vectors", "models.encoders.text", "TextTraining", group="learn"),
-    "train mea": Command("the fusion model", "models.training", "MEATraining", group="learn"),
+    "train mea": Command("the fusion model", "models.live", "LiveTraining", group="learn"),
 }
 GROUPS = {
     "try": "Sessions", "look": "This machine", "parts": "Each part alone, also on another machine", "learn": "Learning (needs the corpora)",

@@ -1,4 +1,4 @@
-"""Training of the live MEA: `python -m models.training` makes `models/weights/mea.safetensors` from the corpora.
+"""Training of the live MEA: `python -m models.live` makes `models/weights/mea.safetensors` from the corpora.
 
 Two stages. The voice front end learns first, with a head of its own, for it needs many more passes over its few speakers than the rest.
 Then MEA learns on composed windows; validation windows choose the step that is kept and give the calibration.
@@ -42,7 +42,7 @@ Log = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class MEATraining:
+class LiveTraining:
     """What `affect train mea` can be told. The data is found as `models.datasets.data_root` says."""
 
     out: Path = Path("models/weights/mea.safetensors")
@@ -179,7 +179,7 @@ class MEATraining:
         return calibration.fit(np.concatenate(logits), np.concatenate(soft), np.concatenate(present), prior, self.lone_cap)
 
 
-def train_voice(config: MEATraining, log: Log, tell: material.Progress) -> tuple[VoiceClassifier, material.Floats]:
+def train_voice(config: LiveTraining, log: Log, tell: material.Progress) -> tuple[VoiceClassifier, material.Floats]:
     """The voice front end with a head, kept at its best on unseen speakers; and what it takes their emotions for, (7, 7).
 
     It needs neither face nor word weights, so it is kept in `cache_root()` for the next run that asks for the same.
@@ -197,7 +197,7 @@ def train_voice(config: MEATraining, log: Log, tell: material.Progress) -> tuple
     return net.eval(), confused
 
 
-def _fit_voice(config: MEATraining, log: Log, tell: material.Progress) -> tuple[VoiceClassifier, material.Floats]:
+def _fit_voice(config: LiveTraining, log: Log, tell: material.Progress) -> tuple[VoiceClassifier, material.Floats]:
     train = Composer(Material.of_voices(material.load_talks("train", config.voice_copies, tell)))
     valid = Composer(Material.of_voices(material.load_talks("valid", 1, tell)))
     torch.manual_seed(config.seed)
@@ -292,4 +292,4 @@ def validate(model: nn.Module, window: Window, truth: Truth) -> dict[str, float]
 if __name__ == "__main__":
     import tyro
 
-    print(json.dumps(replace(tyro.cli(MEATraining)).run()))
+    print(json.dumps(replace(tyro.cli(LiveTraining)).run()))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from toy_material import toy_material
 
-from models import evaluation, metrics, training
+from models import evaluation, live, metrics
 from models.calibration import Calibration
 from models.composed import Composer
 from models.encoders.text import TextHead
@@ -20,10 +20,10 @@ from models.encoders.voice import VoiceClassifier, augment
 from models.encoders.wordfront import WordFront
 from models.engine import Engine
 from models.mea import MEA, MEAConfig
-from models.training import MEATraining
+from models.live import LiveTraining
 from models.window import WindowSpec
 
-SHORT = MEATraining(steps=12, batch=16, every=6, voice_steps=12, valid_windows=30, calibration_windows=8, voice_copies=1)
+SHORT = LiveTraining(steps=12, batch=16, every=6, voice_steps=12, valid_windows=30, calibration_windows=8, voice_copies=1)
 
 
 def quiet(*_: Any) -> None:
@@ -34,14 +34,14 @@ def quiet(*_: Any) -> None:
 def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], MEA]:
     """Trains MEA for a few steps on toy material."""
     monkeypatch.setenv("AFFECT_CACHE", str(tmp_path))
-    monkeypatch.setattr(training.material, "load_talks", lambda *_: toy_material().talks)
-    monkeypatch.setattr(training, "load_head", lambda _: TextHead())
+    monkeypatch.setattr(live.material, "load_talks", lambda *_: toy_material().talks)
+    monkeypatch.setattr(live, "load_head", lambda _: TextHead())
     monkeypatch.setattr(MEAConfig, "live", classmethod(lambda cls: replace(cls(), **TINY)))
 
     def train() -> MEA:
         torch.manual_seed(0)
         train, valid = Composer(toy_material()), Composer(toy_material())
-        voice, confused = training.train_voice(SHORT, quiet, quiet)
+        voice, confused = live.train_voice(SHORT, quiet, quiet)
         train.misheard = SHORT._misheard(voice, confused, train, valid)
         assert train.misheard.shape == (7, 7) and np.allclose(train.misheard.sum(1), 1)
         return SHORT._fit(train, valid, voice, quiet, quiet)
