@@ -19,8 +19,8 @@ from models.encoders.text import TextHead
 from models.encoders.voice import VoiceClassifier, augment
 from models.encoders.wordfront import WordFront
 from models.engine import Engine
-from models.mea import MEA, MEAConfig
 from models.live import LiveTraining
+from models.mea import MEA, MEAConfig
 from models.window import WindowSpec
 
 SHORT = LiveTraining(steps=12, batch=16, every=6, voice_steps=12, valid_windows=30, calibration_windows=8, voice_copies=1)
