@@ -6,8 +6,9 @@ import json
 import multiprocessing
 import time
 import uuid
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, TypeVar
 
 import psutil
 import zmq
@@ -42,6 +43,9 @@ HEARTBEAT = 0.5
 CREDIT_AHEAD = 12 * SECOND
 """How far a file source may run ahead of the last final."""
 PROBES, PROBE_EVERY = 8, 2.0
+
+
+T = TypeVar("T")
 
 
 class SessionLost(Exception):
@@ -128,6 +132,7 @@ class Node:
         self._offset: HostOffset | None = None
         self._probe_at = 0.0
         self._suspend = SuspendWatch()
+        self._aside = ThreadPoolExecutor(1)
         bus.subscribe(*listen, "control", "credit", "session")
 
     def join(self, timeout: float = 30.0) -> None:
@@ -193,6 +198,13 @@ class Node:
             session=self.session.session, worker=self.worker, instance=self.instance, state=self._state, text=self._text,
             sent=self.clock.stamp(), streams=streams, metrics=dict(self.metrics),
         ))
+
+    def during(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Does work that may take seconds on another thread, and goes on beating meanwhile; messages wait. Raises what `work` raises."""
+        future = self._aside.submit(work, *arguments)
+        while not wait([future], HEARTBEAT).done:
+            self.beat()
+        return future.result()
 
     def service(self, timeout_ms: int = 0) -> None:
         """Obeys orders and beats; waits at most `timeout_ms` for something to do. Drops data messages: use `receive` to get them."""

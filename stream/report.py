@@ -142,6 +142,11 @@ class Report:
             "words": self._words,
         }
 
+    @property
+    def lost(self) -> int:
+        """Messages lost in all streams together."""
+        return sum(self._loss(stream) for stream in ("face", "voice", "words")) + self._missing["affect"]
+
     def _loss(self, stream: str) -> int:
         """Lost on the way to the engine or to this listener, whichever is more."""
         return max(int(self._lost.get(stream, 0)), self._missing[stream])
@@ -150,10 +155,9 @@ class Report:
     def _line(result: Affect) -> dict[str, Any]:
         return {
             "t": _s(result.t), "final": result.final, "closed_by": result.closed_by, "top": result.top,
-            "probabilities": {name: round(p, 4) for name, p in result.probabilities.items()},
-            "valence": None if result.valence is None else round(result.valence, 4),
-            "arousal": None if result.arousal is None else round(result.arousal, 4),
-            "weights": {name: round(w, 4) for name, w in result.weights.items()}, "present": result.present,
+            # Unrounded: two runs over the same files must agree bit for bit, and the report is where that is seen.
+            "probabilities": result.probabilities, "valence": result.valence, "arousal": result.arousal,
+            "weights": result.weights, "present": result.present,
             "samples": {MODALITY_OF[name]: n for name, n in result.samples.items()}, "changed": result.changed,
         }
 

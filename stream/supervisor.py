@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import zmq
 
 from stream.bus import DEFAULT, Bus, Connection
 from stream.clock import SessionClock
@@ -220,7 +221,7 @@ class Supervisor:
 
     def stop(self, bus: Bus) -> None:
         """Orders, then terminates, then kills: nothing is left after about two seconds."""
-        with suppress(Exception):
+        with suppress(zmq.ZMQError):  # a full queue or a hub that is gone: the signals below end everybody
             bus.speaker.send_multipart(encode("control", Control(action="stop")))
         for grace, act in ((STOP_GRACE, None), (KILL_GRACE, "terminate"), (KILL_GRACE, "kill")):
             if act:
@@ -274,9 +275,8 @@ def run(options: RunOptions) -> int:
         print(f"affect: {note}", file=sys.stderr)
     if options.json:
         report.save(Path(options.json))
-    lost = sum(stream.get("lost", 0) for stream in report.to_dict()["streams"].values())
-    if lost and hub.lossless:
-        print(f"affect: {lost} messages were lost in a session of files; this run cannot be reproduced", file=sys.stderr)
+    if report.lost and hub.lossless:
+        print(f"affect: {report.lost} messages were lost in a session of files; this run cannot be reproduced", file=sys.stderr)
         return 1
     return 0
 

@@ -90,8 +90,7 @@ class Windows:
         self.declared = [name for name in session.lateness if name in RATES]
         self.inlets = {name: Inlet(name, lateness, session.lossless) for name, lateness in session.lateness.items()}
         seconds = (session.window + HISTORY) / SECOND
-        self._buffers = {name: RowBuffer(int(rate * seconds), dims[modality])
-                         for modality, name in STREAM_OF.items() for rate in (RATES[name],)}
+        self._buffers = {name: RowBuffer(int(RATES[name] * seconds), dims[modality]) for modality, name in STREAM_OF.items()}
         self._tentative = _Tentative(np.zeros((0, dims["text"]), np.float32))
         self._revisions: dict[int, int] = {}
         self._used: dict[int, bytes] = {}

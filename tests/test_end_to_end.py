@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -23,6 +25,8 @@ from models.perception.face import FACE
 from models.perception.voice import VOICE
 from models.perception.words import WORDS
 from models.window import WindowSpec
+from stream.bus import Bus
+from stream.protocol import Affect, Face, Voice, Words, decode
 
 CLIP = Path(__file__).parents[1] / "stream/assets/sample.mp4"
 WINDOWS = 160
@@ -42,17 +46,64 @@ def affect(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "stream.cli", *map(str, arguments)]
 
 
-def run(weights: Path, out: Path, *more: object) -> dict:  # type: ignore[type-arg]
-    done = subprocess.run(
-        affect("run", "--camera", f"file:{CLIP}", "--microphone", f"file:{CLIP}", "--model", weights, "--no-view",
-               "--hub", free_address(), "--json", out, *more), capture_output=True, text=True, timeout=120, check=False)
+class Listener:
+    """A subscriber of its own on the hub: keeps everything of the streams that it hears, in order."""
+
+    def __init__(self, address: str) -> None:
+        self.heard: dict[str, list[tuple[Any, bytes]]] = {name: [] for name in ("face", "voice", "words", "affect")}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._listen, args=(address,))
+
+    def __enter__(self) -> Listener:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _listen(self, address: str) -> None:
+        bus = Bus(address)
+        bus.subscribe(*self.heard)
+        while not self._stop.is_set():
+            if (frames := bus.receive(50)) is not None:
+                received = decode(frames)
+                self.heard[received.message.stream].append((received.message, bytes(received.payload)))
+        bus.close(0)
+
+    def arrays(self, stream: str) -> list[tuple[int, bytes]]:
+        """When each message of features began, and its rows."""
+        return [(message.begin, rows) for message, rows in self.heard[stream] if isinstance(message, (Face, Voice))]
+
+    def rows(self, stream: str) -> bytes:
+        return b"".join(rows for _, rows in self.arrays(stream))
+
+    def words(self) -> list[Any]:
+        return [word for message, _ in self.heard["words"] if isinstance(message, Words) for word in message.committed]
+
+    def finals(self) -> list[Any]:
+        return [(m.t, m.top, m.probabilities, m.valence, m.arousal, m.weights, m.present, m.samples)
+                for m, _ in self.heard["affect"] if isinstance(m, Affect) and m.final]
+
+
+def run(weights: Path, out: Path, *more: object) -> tuple[dict, Listener]:  # type: ignore[type-arg]
+    address = free_address()
+    with Listener(address) as listener:
+        done = subprocess.run(
+            affect("run", "--camera", f"file:{CLIP}", "--microphone", f"file:{CLIP}", "--model", weights, "--no-view",
+                   "--hub", address, "--json", out, *more), capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr
-    return json.loads(out.read_text())  # type: ignore[no-any-return]
+    return json.loads(out.read_text()), listener
 
 
 @pytest.fixture(scope="module")
-def live(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:  # type: ignore[type-arg]
+def captured(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Listener]:  # type: ignore[type-arg]
     return run(weights, tmp_path_factory.mktemp("live") / "out.json")
+
+
+@pytest.fixture(scope="module")
+def live(captured: tuple[dict, Listener]) -> dict:  # type: ignore[type-arg]
+    return captured[0]
 
 
 def finals(report: dict) -> list[dict]:  # type: ignore[type-arg]
@@ -90,8 +141,14 @@ def test_words_against_the_script(live: dict) -> None:  # type: ignore[type-arg]
     assert np.median(errors) <= 0.1
 
 
-def test_as_fast_as_possible_gives_the_same_finals(live: dict, weights: Path, tmp_path: Path) -> None:  # type: ignore[type-arg]
-    fast = run(weights, tmp_path / "out.json", "--speed", "max")
+def test_as_fast_as_possible_gives_the_same_features_and_finals(
+    captured: tuple[dict, Listener], weights: Path, tmp_path: Path,  # type: ignore[type-arg]
+) -> None:
+    (live, there), (fast, here) = captured, run(weights, tmp_path / "out.json", "--speed", "max")
+    assert len(here.arrays("face")) > 400 and here.arrays("face") == there.arrays("face")
+    assert len(here.rows("voice")) > 700 * 4 * 44 and here.rows("voice") == there.rows("voice")
+    assert len(here.words()) > 20 and here.words() == there.words()
+    assert len(here.finals()) == WINDOWS and here.finals() == there.finals()
     keys = ("t", "top", "probabilities", "valence", "arousal", "weights", "present", "samples")
     assert [[line[key] for key in keys] for line in finals(fast)] == [[line[key] for key in keys] for line in finals(live)]
     assert fast["words"] == live["words"]

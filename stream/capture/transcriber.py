@@ -127,7 +127,9 @@ class Transcriber:
                 self.outlet.gap(self._broken_from, max(self._broken_from, audio.begin), self._why)
                 self._broken_from = None
             self.node.state("running", self.node.detail["recogniser"])
-            self.transcript.feed(np.frombuffer(payload, "<i2").astype(np.int16), audio.speech, audio.begin, audio.end)
+            pcm = np.frombuffer(payload, "<i2").astype(np.int16)
+            # A pass of Whisper takes seconds on a slow processor; the session must not take us for dead.
+            self.node.during(self.transcript.feed, pcm, audio.speech, audio.begin, audio.end)
         self.publish()
 
     def _leave_out(self, why: str, audio: Audio) -> None:
@@ -139,7 +141,7 @@ class Transcriber:
         """Ends what is being said; nothing follows before `at`."""
         if self._broken_from is None and why:
             self._broken_from, self._why = max(self._end, self.outlet.watermark), why
-        self.transcript.finish(at)
+        self.node.during(self.transcript.finish, at)
 
     def publish(self) -> None:
         """New words, the present guess, and how far all is told."""
