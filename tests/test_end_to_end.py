@@ -6,27 +6,14 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 import pytest
-import torch
 from capturing import free_address
-
-from models.calibration import Calibration
-from models.engine import save
-from models.mea import MEA, MEAConfig
-from models.perception.face import FACE
-from models.perception.voice import VOICE
-from models.perception.words import WORDS
-from models.window import WindowSpec
-from stream.bus import Bus
-from stream.protocol import Affect, Face, Voice, Words, decode
+from session import Listener, affect, untrained
 
 CLIP = Path(__file__).parents[1] / "stream/assets/sample.mp4"
 WINDOWS = 160
@@ -34,56 +21,8 @@ WINDOWS = 160
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained engine: these tests are about the pipeline, and every reading must follow from what went in."""
-    torch.manual_seed(0)
-    file = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
-    calibration = Calibration(np.ones(8, np.float32), np.ones(8, np.float32), np.full(7, 1 / 7, np.float32))
-    save(file, "mea", MEA(MEAConfig.live()), WindowSpec(), {"face": FACE.hash, "voice": VOICE.hash, "words": WORDS.hash}, calibration, {})
-    return file
+    return untrained(tmp_path_factory.mktemp("weights") / "untrained.safetensors")
 
-
-def affect(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "stream.cli", *map(str, arguments)]
-
-
-class Listener:
-    """A subscriber of its own on the hub: keeps everything of the streams that it hears, in order."""
-
-    def __init__(self, address: str) -> None:
-        self.heard: dict[str, list[tuple[Any, bytes]]] = {name: [] for name in ("face", "voice", "words", "affect")}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._listen, args=(address,))
-
-    def __enter__(self) -> Listener:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _listen(self, address: str) -> None:
-        bus = Bus(address)
-        bus.subscribe(*self.heard)
-        while not self._stop.is_set():
-            if (frames := bus.receive(50)) is not None:
-                received = decode(frames)
-                self.heard[received.message.stream].append((received.message, bytes(received.payload)))
-        bus.close(0)
-
-    def arrays(self, stream: str) -> list[tuple[int, bytes]]:
-        """When each message of features began, and its rows."""
-        return [(message.begin, rows) for message, rows in self.heard[stream] if isinstance(message, (Face, Voice))]
-
-    def rows(self, stream: str) -> bytes:
-        return b"".join(rows for _, rows in self.arrays(stream))
-
-    def words(self) -> list[Any]:
-        return [word for message, _ in self.heard["words"] if isinstance(message, Words) for word in message.committed]
-
-    def finals(self) -> list[Any]:
-        return [(m.t, m.top, m.probabilities, m.valence, m.arousal, m.weights, m.present, m.samples)
-                for m, _ in self.heard["affect"] if isinstance(m, Affect) and m.final]
 
 
 def run(weights: Path, out: Path, *more: object) -> tuple[dict, Listener]:  # type: ignore[type-arg]
