@@ -8,6 +8,7 @@ change events (`stream.changes`, defaults) make of them.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -33,7 +34,7 @@ def steadiness(report: dict[str, Any]) -> dict[str, Any]:
         "results": len(results), "with_a_reading": len(read), "seconds": round(seconds, 1),
         "raw": {
             "non_neutral_share": round(sum(top != "neutral" for top in tops) / len(tops), 3),
-            "flips_per_second": round(sum(a != b for a, b in zip(tops, tops[1:], strict=False)) / seconds, 2),
+            "flips_per_second": round(sum(a != b for a, b in itertools.pairwise(tops)) / seconds, 2),
             "tops": {top: tops.count(top) for top in sorted(set(tops), key=tops.count, reverse=True)},
         },
         "changes": {
