@@ -12,13 +12,15 @@ from models.emotions import EMOTIONS, MODALITIES
 Floats = npt.NDArray[np.float32]
 PATTERNS = 2 ** len(MODALITIES)
 NEUTRAL_SHARE = 0.6
+CONVERSATION = {"happy": 0.330, "sad": 0.129, "angry": 0.210, "fearful": 0.051, "disgusted": 0.051, "surprised": 0.228}
+"""How often each emotion occurs among the emotional utterances of a conversation: the shares of MELD's training part (Poria et al. 2019)."""
 
 
 def stated_prior(neutral: float = NEUTRAL_SHARE) -> Floats:
-    """A prior with this share of neutral, the other emotions equally likely; (7,)."""
-    prior = np.full(len(EMOTIONS), (1 - neutral) / (len(EMOTIONS) - 1), np.float32)
-    prior[EMOTIONS.index("neutral")] = neutral
-    return prior
+    """A prior with this share of neutral, the other emotions in the proportions of `CONVERSATION`; (7,)."""
+    rest = sum(CONVERSATION.values())
+    shares = [neutral if emotion == "neutral" else (1 - neutral) * CONVERSATION[emotion] / rest for emotion in EMOTIONS]
+    return np.array(shares, np.float32)
 
 
 def pattern(present: npt.ArrayLike) -> npt.NDArray[np.int64]:

@@ -43,6 +43,10 @@ class Composition:
     """Odds that the state changes within the window (where no voice decides it)."""
     conflict: float = 0.2
     """Odds, with two or more modalities, that one shows another emotion; the target is then shared by head count."""
+    quiet: float = 0.4
+    """Odds, where an emotion is shown, two or more modalities are there and none conflicts, that one of them stays neutral and the target
+    keeps the emotion: people often show what they feel in one channel only (Duran, Reisenzein and Fernandez-Dols 2017), so a neutral
+    voice or face says less against an emotion than a neutral item of its corpus says for neutral."""
     as_misread: bool = False
     """Draw training faces and texts that their networks misread as often as they misread unseen ones, so that fusion learns their
     true reliability. See `Composer.misread`."""
@@ -124,19 +128,23 @@ class Composer:
         if sum(subset) > 1 and draw.random() < c.conflict:
             odd = str(draw.choice([m for m in MODALITIES if here[m]]))
         other = int((end + draw.integers(1, len(EMOTIONS))) % len(EMOTIONS))
+        quiet = None
+        if sum(subset) > 1 and odd is None and end != NEUTRAL and draw.random() < c.quiet:
+            quiet = str(draw.choice([m for m in MODALITIES if here[m]]))
+        stray = {odd: other, quiet: NEUTRAL}
         if here["voice"]:
-            said = other if odd == "voice" else end
-            if odd is None and sum(subset) > 1 and c.as_misheard and self.misheard is not None:
+            said = stray.get("voice", end)
+            if odd is None and quiet != "voice" and sum(subset) > 1 and c.as_misheard and self.misheard is not None:
                 said = int(draw.choice(len(EMOTIONS), p=self.misheard[end]))
             heard = self._hear(draw, out[1], said)
             # The voice has a course of its own, from its corpus; the others follow it as long as they are to agree.
             course = heard if said == end else course
         speaking = _speaking(out[1])
         if here["face"]:
-            shown = _Course([-self.spec.seconds], [other]) if odd == "face" else course
+            shown = _Course([-self.spec.seconds], [stray["face"]]) if "face" in stray else course
             self.play.act(draw, out[2], shown.begin, shown.label, speaking, draw.uniform(*c.face_lag), self.misread.get("face"))
         if here["text"]:
-            self._speak(draw, out[0], _Course([-self.spec.seconds], [other]) if odd == "text" else course)
+            self._speak(draw, out[0], _Course([-self.spec.seconds], [stray["text"]]) if "text" in stray else course)
         classes = course.at_end()
         if odd is not None:
             strange = np.eye(7, dtype=np.float32)[other]

@@ -16,7 +16,7 @@ from models.material import VARIANTS, Material, open_mouth, variant
 from models.perception import voice
 from models.window import WindowSpec
 
-CLEAN = Composition(conflict=0, only_text_affect=0)
+CLEAN = Composition(conflict=0, only_text_affect=0, quiet=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,19 @@ def test_balanced_and_changing(material: Material) -> None:
 def test_conflicting_windows_share_their_target(material: Material) -> None:
     _, truth = Composer(material, composition=replace(CLEAN, conflict=1.0, change=0.0)).batch(60, 3, (1, 0, 1))
     assert np.allclose(np.sort(truth.classes, 1)[:, -2:], 0.5)
+
+
+def test_a_quiet_channel_does_not_change_what_is_shown(material: Material) -> None:
+    window, truth = Composer(material, composition=replace(CLEAN, quiet=1.0, change=0.0)).batch(200, 8, (0, 1, 1))
+    end, rows = truth.classes.argmax(1), np.arange(200)
+    heard = window.voice.x[rows, window.voice.mask.sum(1).astype(int) - 1, 0]
+    newest = window.face.mask.sum(1).astype(int) - 1
+    shown = window.face.x[rows, newest, 32:].argmax(1)
+    settled = (truth.classes.max(1) == 1) & (window.face.t[rows, newest] > -0.1)
+    felt = settled & (end != NEUTRAL)
+    assert ((heard == NEUTRAL) ^ (shown == NEUTRAL))[felt].mean() > 0.9, "one is neutral, the other is not"
+    assert ((heard == end) | (shown == end))[settled].mean() > 0.9
+    assert 0.2 < (heard == NEUTRAL)[felt].mean() < 0.8
 
 
 def test_voice_needs_half_a_second_of_speech(material: Material) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from safetensors.numpy import save_file
 
 from models import engine, weights
-from models.calibration import Calibration, fit, fit_temperature, pattern, stated_prior
+from models.calibration import CONVERSATION, Calibration, fit, fit_temperature, pattern, stated_prior
 from models.features import FeatureMismatch
 from models.mea import MEA, MEAConfig
 from models.window import Sequence, Window, WindowSpec
@@ -127,3 +128,15 @@ def test_shipped_weights_fit_the_live_features() -> None:
 
     read = engine.load("mea", {"face": features("face").hash, "voice": VOICE.hash, "words": WORDS.hash})
     assert read.spec == WindowSpec()
+
+
+@pytest.mark.skipif(
+    not (Path(os.environ.get("AFFECT_DATA", Path(__file__).parents[2] / "shared")) / "data").is_dir(), reason="the corpora are not here"
+)
+def test_the_prior_is_that_of_conversations() -> None:
+    from models.datasets import meld
+
+    label = np.array([said.label7 for said in meld.load() if said.split == "train"])
+    counts = np.bincount(label[label > 0], minlength=7)[1:]
+    np.testing.assert_allclose(list(CONVERSATION.values()), counts / counts.sum(), atol=6e-4)
+    np.testing.assert_allclose(stated_prior(0.5)[1:] * 2, counts / counts.sum(), atol=1e-3)

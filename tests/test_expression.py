@@ -77,10 +77,13 @@ def test_graph_equals_torch(random_net: object) -> None:
     model = graph(folded(random_net, torch.float32), [[name, stride, skip] for name, _, _, stride, skip in LAYERS])
     rows = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"crops": crops})[0]
     with torch.no_grad():
-        embedding, logits = random_net(torch.from_numpy(crops))
+        pair = [random_net(torch.from_numpy(seen.copy()))[0] for seen in (crops, crops[..., ::-1])]
+        embedding = (pair[0] + pair[1]) / 2
+        logits = random_net.head(embedding)
     assert np.abs(rows[:, :EMBEDDING] - embedding.numpy()).max() < 1e-4
     assert np.abs(rows[:, EMBEDDING:] - torch.log_softmax(logits, 1).numpy()).max() < 1e-4
     assert np.abs(rows[0] - rows[1]).max() > 1e-3  # Not constant.
+    assert (pair[0] - pair[1]).abs().max() > 1e-3  # Nor blind to which side is which before the mean is taken.
 
 
 def test_rows_do_not_depend_on_their_neighbours(random_weights: Path) -> None:

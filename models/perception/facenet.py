@@ -40,21 +40,28 @@ def features(weights: str | os.PathLike[str] = "face") -> FeatureSet:
     except shipped.WeightsError:
         digest = "absent"
     columns = [f"e{k}" for k in range(EMBEDDING)] + [f"log_p_{emotion}" for emotion in EMOTIONS]
-    recipe = {"weights": digest, "crop": facegeometry.RECIPE, "columns": columns, "landmarks": "MediaPipe Face Mesh, 478 points, one face"}
-    return FeatureSet(name=NAME, version=1, dim=DIM, rate_hz=30.0, recipe=recipe)
+    recipe = {"weights": digest, "crop": facegeometry.RECIPE, "columns": columns, "mirrored": "mean of embeddings", "landmarks": "MediaPipe Face Mesh, 478 points, one face"}
+    return FeatureSet(name=NAME, version=2, dim=DIM, rate_hz=30.0, recipe=recipe)
 
 
 def graph(arrays: dict[str, npt.NDArray[Any]], layers: list[list[Any]]) -> bytes:
     """ONNX model (serialised) of the network: crops (N, 1, 48, 48) float32 grey levels -> rows (N, 39) float32.
 
+    The embedding is the mean of the crop's and its mirror image's, so that left and right read alike and half of the noise is gone.
+
     Raises KeyError when an array named in `layers` is missing.
     """
     constants = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
     constants["contrast_floor"] = np.array([CONTRAST_FLOOR], np.float32)
-    axes = np.array([1, 2, 3], np.int64)
+    numbers = {
+        "axes": [1, 2, 3], "first": [0], "two": [2, -1, EMBEDDING],
+        "from_the_right": [-1], "to_the_left": [-facegeometry.CROP - 1], "across": [3], "backward": [-1],
+    }
     nodes = [
-        helper.make_node("ReduceMean", ["crops", "axes"], ["mean"], keepdims=1),
-        helper.make_node("Sub", ["crops", "mean"], ["level"]),
+        helper.make_node("Slice", ["crops", "from_the_right", "to_the_left", "across", "backward"], ["mirrored"]),
+        helper.make_node("Concat", ["crops", "mirrored"], ["both"], axis=0),
+        helper.make_node("ReduceMean", ["both", "axes"], ["mean"], keepdims=1),
+        helper.make_node("Sub", ["both", "mean"], ["level"]),
         helper.make_node("Mul", ["level", "level"], ["square"]),
         helper.make_node("ReduceMean", ["square", "axes"], ["variance"], keepdims=1),
         helper.make_node("Sqrt", ["variance"], ["deviation"]),
@@ -79,7 +86,9 @@ def graph(arrays: dict[str, npt.NDArray[Any]], layers: list[list[Any]]) -> bytes
         helper.make_node("Conv", [last, "pool.weight", "pool.bias"], ["pooled"], kernel_shape=[side, side], group=channels),
         helper.make_node("Flatten", ["pooled"], ["flat"]),
         helper.make_node("Gemm", ["flat", "embed.weight", "embed.bias"], ["bounded"], transB=1),
-        helper.make_node("Tanh", ["bounded"], ["embedding"]),
+        helper.make_node("Tanh", ["bounded"], ["embeddings"]),
+        helper.make_node("Reshape", ["embeddings", "two"], ["pairs"]),
+        helper.make_node("ReduceMean", ["pairs", "first"], ["embedding"], keepdims=0),
         helper.make_node("Gemm", ["embedding", "head.weight", "head.bias"], ["logits"], transB=1),
         helper.make_node("LogSoftmax", ["logits"], ["posteriors"], axis=1),
         helper.make_node("Concat", ["embedding", "posteriors"], ["rows"], axis=1),
@@ -90,7 +99,8 @@ def graph(arrays: dict[str, npt.NDArray[Any]], layers: list[list[Any]]) -> bytes
             NAME,
             [helper.make_tensor_value_info("crops", TensorProto.FLOAT, ["n", 1, facegeometry.CROP, facegeometry.CROP])],
             [helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["n", DIM])],
-            [numpy_helper.from_array(array, name) for name, array in constants.items()] + [numpy_helper.from_array(axes, "axes")],
+            [numpy_helper.from_array(array, name) for name, array in constants.items()]
+            + [numpy_helper.from_array(np.array(values, np.int64), name) for name, values in numbers.items()],
         ),
         opset_imports=[helper.make_opsetid("", 18)],
         ir_version=9,
