@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.float32]
 PATTERNS = 2 ** len(MODALITIES)
 NEUTRAL_SHARE = 0.6
 CONVERSATION = {"happy": 0.330, "sad": 0.129, "angry": 0.210, "fearful": 0.051, "disgusted": 0.051, "surprised": 0.228}
-"""How often each emotion occurs among the emotional utterances of a conversation: the shares of MELD's training part (Poria et al. 2019)."""
+"""Shares of the emotions among the emotional utterances of conversations: MELD's training part (Poria et al. 2019)."""
 
 
 def stated_prior(neutral: float = NEUTRAL_SHARE) -> Floats:

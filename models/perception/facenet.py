@@ -40,7 +40,10 @@ def features(weights: str | os.PathLike[str] = "face") -> FeatureSet:
     except shipped.WeightsError:
         digest = "absent"
     columns = [f"e{k}" for k in range(EMBEDDING)] + [f"log_p_{emotion}" for emotion in EMOTIONS]
-    recipe = {"weights": digest, "crop": facegeometry.RECIPE, "columns": columns, "mirrored": "mean of embeddings", "landmarks": "MediaPipe Face Mesh, 478 points, one face"}
+    landmarks = "MediaPipe Face Mesh, 478 points, one face"
+    recipe = {
+        "weights": digest, "crop": facegeometry.RECIPE, "columns": columns, "landmarks": landmarks, "mirror": "embeddings averaged",
+    }
     return FeatureSet(name=NAME, version=2, dim=DIM, rate_hz=30.0, recipe=recipe)
 
 
