@@ -83,14 +83,14 @@ class Patches(nn.Module):
         self.standardise = Standardise(dim)
         self.conv = nn.Conv1d(dim, d, kernel, padding=kernel // 2) if stride == 1 else nn.Conv1d(dim, d, stride, stride=stride)
 
-    def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, T, D), t and mask (B, T) -> tokens (B, N, d), their times and mask (B, N), N = ceil(T / stride)."""
+    def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        """x (B, T, D), t and mask (B, T) -> tokens (B, N, d), their times and mask (B, N), N = ceil(T / stride); no reading of its own."""
         x = veil(self.standardise(shut(x, mask)), mask)
         x, tokens_t, tokens_mask, share = patch(x, t, mask, self.stride)
         bias = self.conv.bias
         z = functional.conv1d(x.transpose(1, 2), self.conv.weight, None, self.conv.stride, self.conv.padding).transpose(1, 2)
         assert bias is not None
-        return veil(z / share.clamp_min(1e-6).unsqueeze(-1) + bias, tokens_mask), tokens_t, tokens_mask
+        return veil(z / share.clamp_min(1e-6).unsqueeze(-1) + bias, tokens_mask), tokens_t, tokens_mask, None
 
 
 def patch(x: Tensor, t: Tensor, mask: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """Training of the live MEA: `python -m models.live` makes `models/weights/mea.safetensors` from the corpora.
 
-Two stages. The voice front end learns first, with a head of its own, for it needs many more passes over its few speakers than the rest.
+Two stages. The voice front end learns first, by its own reading, for it needs many more passes over its few speakers than the rest.
 Then MEA learns on composed windows; validation windows choose the step that is kept and give the calibration.
 """
 
@@ -25,7 +25,7 @@ from models.composed import SUBSETS, Composer, Composition, Truth, misread_share
 from models.datasets import cache_root
 from models.encoders import voice as voice_encoder
 from models.encoders.text import load_head
-from models.encoders.voice import VoiceClassifier, VoiceFront, augment, level_free
+from models.encoders.voice import VoiceFront, augment, level_free
 from models.encoders.wordfront import WordFront
 from models.layers import Patches
 from models.losses import MEALoss, Targets, soft_cross_entropy
@@ -118,7 +118,7 @@ class LiveTraining:
         train.misread = {"face": misread_shares(faces.label, faces.misread), "text": misread_shares(texts.label, texts.misread)}
         return train, valid
 
-    def _misheard(self, voice: VoiceClassifier, confused: material.Floats, train: Composer, valid: Composer) -> material.Floats:
+    def _misheard(self, voice: VoiceFront, confused: material.Floats, train: Composer, valid: Composer) -> material.Floats:
         """What voices to draw for each emotion (7, 7), so that training voices mislead as often as unseen ones do."""
         right = []
         for composer in (train, valid):
@@ -130,14 +130,14 @@ class LiveTraining:
         summing_to_one: material.Floats = (shares / shares.sum(1, keepdims=True)).astype(np.float64)
         return summing_to_one
 
-    def _fit(self, train: Composer, valid: Composer, voice: VoiceClassifier, log: Log, tell: material.Progress) -> MEA:
+    def _fit(self, train: Composer, valid: Composer, voice: VoiceFront, log: Log, tell: material.Progress) -> MEA:
         torch.manual_seed(self.seed)
         model = MEA(MEAConfig.live())
         prepare(model, train.batch(512, (self.seed, 0))[0])
         words, voices = model.fronts[0], model.fronts[1]
         assert isinstance(words, WordFront) and isinstance(voices, VoiceFront)
         words.begin_as(load_head(self.words))
-        voices.load_state_dict(voice.front.state_dict())
+        voices.load_state_dict(voice.state_dict())
         held, held_truth = valid.batch(self.valid_windows, 1)
         # These have learnt already; the voice front end would soon know its training speakers by heart.
         slow = [*words.pretrained(), *voices.parameters()]
@@ -179,15 +179,15 @@ class LiveTraining:
         return calibration.fit(np.concatenate(logits), np.concatenate(soft), np.concatenate(present), prior, self.lone_cap)
 
 
-def train_voice(config: LiveTraining, log: Log, tell: material.Progress) -> tuple[VoiceClassifier, material.Floats]:
-    """The voice front end with a head, kept at its best on unseen speakers; and what it takes their emotions for, (7, 7).
+def train_voice(config: LiveTraining, log: Log, tell: material.Progress) -> tuple[VoiceFront, material.Floats]:
+    """The voice front end, kept at its best on unseen speakers; and what it takes their emotions for, (7, 7).
 
     It needs neither face nor word weights, so it is kept in `cache_root()` for the next run that asks for the same.
     """
     own = {key: value for key, value in asdict(config).items() if key.startswith("voice") or key in ("seed", "batch", "decay", "every")}
     key = hashlib.sha256(json.dumps([own, VOICE.hash, material.RECIPE, Path(voice_encoder.__file__).read_text()]).encode()).hexdigest()[:16]
     path = cache_root() / f"voice-front-{key}.safetensors"
-    net = VoiceClassifier()
+    net = VoiceFront()
     if not path.is_file():
         net, confused = _fit_voice(config, log, tell)
         save_file({**net.state_dict(), "confused": torch.from_numpy(confused)}, path)
@@ -197,12 +197,12 @@ def train_voice(config: LiveTraining, log: Log, tell: material.Progress) -> tupl
     return net.eval(), confused
 
 
-def _fit_voice(config: LiveTraining, log: Log, tell: material.Progress) -> tuple[VoiceClassifier, material.Floats]:
+def _fit_voice(config: LiveTraining, log: Log, tell: material.Progress) -> tuple[VoiceFront, material.Floats]:
     train = Composer(Material.of_voices(material.load_talks("train", config.voice_copies, tell)))
     valid = Composer(Material.of_voices(material.load_talks("valid", 1, tell)))
     torch.manual_seed(config.seed)
-    net = VoiceClassifier()
-    fit_voice(net.front, train.batch(512, (config.seed, 2), VOICE_ONLY)[0])
+    net = VoiceFront()
+    fit_voice(net, train.batch(512, (config.seed, 2), VOICE_ONLY)[0])
     optimiser = torch.optim.AdamW(net.parameters(), config.voice_rate, weight_decay=config.decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.voice_rate, total_steps=config.voice_steps, pct_start=0.1)
     held, held_truth = valid.batch(config.valid_windows, 3, VOICE_ONLY)
@@ -213,7 +213,7 @@ def _fit_voice(config: LiveTraining, log: Log, tell: material.Progress) -> tuple
         x, t, mask = (torch.from_numpy(part) for part in window.voice)
         net.train()
         soft = 0.9 * torch.from_numpy(truth.classes) + 0.1 / 7
-        loss = soft_cross_entropy(net(augment(x, mask, noise), t, mask), soft, torch.ones(len(soft)))
+        loss = soft_cross_entropy(net(augment(x, mask, noise), t, mask)[3], soft, torch.ones(len(soft)))
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -232,12 +232,12 @@ def _fit_voice(config: LiveTraining, log: Log, tell: material.Progress) -> tuple
     return net.eval(), confused / confused.sum(1, keepdims=True)
 
 
-def voice_logits(net: VoiceClassifier, window: Window, chunk: int = 100) -> Tensor:
-    """The voice classifier's logits (B, 7) of many windows."""
+def voice_logits(net: VoiceFront, window: Window, chunk: int = 100) -> Tensor:
+    """The voice front end's own logits (B, 7) of many windows."""
     net.eval()
     with torch.inference_mode():
         whole = [torch.from_numpy(part) for part in window.voice]
-        return torch.cat([net(*(part[k:k + chunk] for part in whole)) for k in range(0, len(whole[0]), chunk)])
+        return torch.cat([net(*(part[k:k + chunk] for part in whole))[3] for k in range(0, len(whole[0]), chunk)])
 
 
 def prepare(model: MEA, window: Window) -> None:

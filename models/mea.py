@@ -81,8 +81,8 @@ class MEAConfig:
     dropout_in: float = 0.0
     reversal: float = 1.0
     evidence: bool = False
-    """Adds to the logits one linear reading of each h^e_m, weighted by its psi_m: independent evidence then adds up as it should when a
-    subset of the modalities is there, and psi is a weight in fact. Ours, not the paper's."""
+    """Adds to the logits a linear reading of each h^e_m and what its front end reads by itself, weighted by psi_m: independent evidence
+    then adds up as it should when a subset of the modalities is there, and psi is a weight in fact. Ours, not the paper's."""
     classes: int = 7
     affect: int = 2
 
@@ -256,7 +256,7 @@ class MEA(nn.Module):
         patches = c.front == "patches"
         tokens = tuple(-(-n // s) for n, s in zip(c.rows, c.strides, strict=True))
         self.fronts = nn.ModuleList(
-            WordFront(c.d) if patches and m == 0 else VoiceFront(c.d) if patches and m == 1
+            WordFront(c.d, reads=c.evidence) if patches and m == 0 else VoiceFront(c.d, reads=c.evidence) if patches and m == 1
             else Patches(c.dims[m], c.d, c.kernels[m], c.strides[m])
             for m in range(N_MODALITIES)
         )
@@ -289,10 +289,12 @@ class MEA(nn.Module):
         zs: list[Tensor] = []
         codes: list[Tensor] = []
         masks: list[Tensor] = []
+        readings: list[Tensor | None] = []
         for m in range(N_MODALITIES):
             x, t, mask = sequences[3 * m: 3 * m + 3]
             x = self.drop_in(x) if m == 0 else x
-            z, t, mask = self.fronts[m](x, t, mask)
+            z, t, mask, reading = self.fronts[m](x, t, mask)
+            readings.append(reading)
             code = time_code(t, c.d) if c.time == "seconds" else position_code(t, c.d)
             zs.append(self.temporal[m](veil(z + code, mask), mask))
             codes.append(code)
@@ -310,7 +312,9 @@ class MEA(nn.Module):
         answer = self.head(fused)
         own = torch.zeros_like(answer).unsqueeze(1).expand(-1, N_MODALITIES, -1)
         if self.evidence is not None:
-            own = torch.stack([layer(h_e[:, m]) for m, layer in enumerate(self.evidence)], 1)
+            said = [layer(h_e[:, m]) for m, layer in enumerate(self.evidence)]
+            own = torch.stack([a if b is None else a + functional.pad(b, (0, a.shape[1] - b.shape[1]))
+                               for a, b in zip(said, readings, strict=True)], 1)
             logits = (own[..., :c.classes] * (psi * present.sum(1, keepdim=True)).unsqueeze(-1)).sum(1)
             # Evidence adds up; valence and arousal, being values and not evidence, are averaged.
             answer = answer + torch.cat([logits, (own[..., c.classes:] * psi.unsqueeze(-1)).sum(1)], -1)

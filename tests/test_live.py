@@ -16,7 +16,7 @@ from models import evaluation, live, metrics
 from models.calibration import Calibration
 from models.composed import Composer
 from models.encoders.text import TextHead
-from models.encoders.voice import VoiceClassifier, augment
+from models.encoders.voice import VoiceFront, augment
 from models.encoders.wordfront import WordFront
 from models.engine import Engine
 from models.live import LiveTraining
@@ -83,7 +83,7 @@ def test_voice_augmentation_moves_rows_and_keeps_padding() -> None:
     assert not changed[:, 50:].any() and not torch.allclose(changed[:, :50, :40], x[:, :50, :40])
     assert not changed[:, 0:50:2, 41].any(), "unvoiced rows stay unvoiced"
     assert torch.equal(changed[:, :50, 42:], x[:, :50, 42:])
-    assert VoiceClassifier().eval()(changed, -torch.rand(4, 60), mask).shape == (4, 7)
+    assert VoiceFront().eval()(changed, -torch.rand(4, 60), mask)[3].shape == (4, 7)
 
 
 def test_metrics() -> None:

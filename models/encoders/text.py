@@ -30,39 +30,30 @@ from models.datasets.spoken import Hearing, Recogniser
 from models.datasets.texts import Texts, texts
 from models.emotions import EMOTIONS
 from models.encoders.textcard import card
+from models.encoders.wordfront import TextReader
+from models.layers import shut, veil
 from models.perception.words import VECTOR, buckets
 from models.window import WindowSpec
 
 Ints = npt.NDArray[np.int64]
 
 
-class TextHead(nn.Module):
+class TextHead(TextReader):
     """Seven emotions, valence and arousal from one window of word rows.
 
-    A convolution over three words beside the words themselves, pooled by attention, mean and maximum. Only the word vector is read:
-    written corpora have no durations, pauses or recogniser probabilities to learn from.
+    A convolution over three words beside the words themselves, then `TextReader`. Only the word vector is read: written corpora have
+    no durations, pauses or recogniser probabilities to learn from.
     """
 
     def __init__(self, width: int = 128, dropout: float = 0.3) -> None:
-        super().__init__()
+        super().__init__(width, dropout)
         self.words = nn.Linear(VECTOR, width)
         self.phrases = nn.Conv1d(VECTOR, width, 3, padding=1)
-        self.attention = nn.Linear(width, 1)
-        self.dropout = nn.Dropout(dropout)
-        self.mix = nn.Linear(3 * width, width)
-        self.emotion = nn.Linear(width, len(EMOTIONS))
-        self.affect = nn.Linear(width, 2)
 
     def embed(self, rows: Tensor, mask: Tensor) -> Tensor:
         """State of the text (B, width) from rows (B, T, 64 or more) and mask (B, T): finite for no words, blind to padding."""
-        keep = mask.unsqueeze(-1)
-        x = rows[..., :VECTOR].masked_fill(keep == 0, 0.0)
-        h = F.gelu(self.words(x) + self.phrases(x.transpose(1, 2)).transpose(1, 2)) * keep
-        score = self.attention(h).squeeze(-1).masked_fill(mask == 0, -1e4)
-        attended = (torch.softmax(score, dim=1).unsqueeze(-1) * h).sum(1)
-        mean = h.sum(1) / keep.sum(1).clamp(min=1)
-        peak = torch.where(keep > 0, h, torch.full_like(h, -1e4)).amax(1) * mask.amax(1, keepdim=True)
-        return F.gelu(self.mix(self.dropout(torch.cat((attended, mean, peak), dim=1))))
+        x = shut(rows[..., :VECTOR], mask)
+        return self.gather(veil(F.gelu(self.words(x) + self.phrases(x.transpose(1, 2)).transpose(1, 2)), mask), mask)
 
     def forward(self, rows: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, 7) in the order of EMOTIONS; valence and arousal (B, 2) in [-1, 1]."""

@@ -1,4 +1,4 @@
-"""The voice front end of the live models: rows of the `voice` stream -> tokens at a quarter of their rate.
+"""The voice front end of the live models: rows of the `voice` stream -> tokens at a quarter of their rate, and emotions.
 
 The level is taken out inside the model: the mean log-mel level over the window's voiced rows is subtracted, so that the gain of a
 microphone changes nothing while louder and softer words within the window stay so.
@@ -16,10 +16,27 @@ from models.perception.voice import BANDS, ENERGY, PITCH, SPEECH, VOICING
 COLUMNS = BANDS + 5
 
 
-class VoiceFront(nn.Module):
-    """Level normalisation, two strided convolutions and residual dilated ones; (B, T, 44) -> (B, ceil(T / 4), d)."""
+class VoiceReader(nn.Module):
+    """Voice tokens (B, N, d) -> seven emotions (B, classes); pooled by attention and mean."""
 
-    def __init__(self, d: int = 40, width: int = 96, dropout: float = 0.1) -> None:
+    def __init__(self, d: int = 40, classes: int = 7) -> None:
+        super().__init__()
+        self.pool = AttentionPool(d)
+        self.head = nn.Sequential(nn.LayerNorm(2 * d), nn.Dropout(0.3), nn.Linear(2 * d, classes))
+
+    def read(self, z: Tensor, t: Tensor, mask: Tensor) -> Tensor:
+        z = functional.gelu(z)
+        logits: Tensor = self.head(torch.cat([self.pool(z, time_code(t, z.shape[-1]), mask), mean_over_time(z, mask)], -1))
+        return logits
+
+
+class VoiceFront(nn.Module):
+    """Level normalisation, two strided convolutions and residual dilated ones; (B, T, 44) -> (B, ceil(T / 4), d).
+
+    With `reads` also the emotions of the voice alone, by which it is trained before a fusion model takes it over.
+    """
+
+    def __init__(self, d: int = 40, width: int = 96, dropout: float = 0.1, reads: bool = True) -> None:
         super().__init__()
         self.standardise = Standardise(COLUMNS)
         self.first = nn.Conv1d(COLUMNS, width, 5, stride=2, padding=2)
@@ -28,9 +45,10 @@ class VoiceFront(nn.Module):
         self.blocks = nn.ModuleList(nn.Conv1d(width, width, 3, padding=gap, dilation=gap) for gap in (1, 2, 4))
         self.drop = nn.Dropout(dropout)
         self.out = nn.Linear(width, d)
+        self.reader = VoiceReader(d) if reads else None
 
-    def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, T, 44), t and mask (B, T) -> tokens (B, N, d), their times and mask (B, N)."""
+    def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """x (B, T, 44), t and mask (B, T) -> tokens (B, N, d), their times and mask (B, N), and what the voice alone says (B, 7)."""
         mask = functional.pad(mask, (0, -mask.shape[1] % 4))
         t = functional.pad(t, (0, mask.shape[1] - t.shape[1]))
         x = functional.pad(x, (0, 0, 0, mask.shape[1] - x.shape[1]))
@@ -42,7 +60,9 @@ class VoiceFront(nn.Module):
         for norm, block in zip(list(self.norms)[1:], self.blocks, strict=True):
             inner = veil(functional.gelu(norm(z)), tokens_mask)
             z = z + veil(self.drop(block(inner.transpose(1, 2)).transpose(1, 2)), tokens_mask)
-        return veil(self.out(z), tokens_mask), tokens_t, tokens_mask
+        tokens = veil(self.out(z), tokens_mask)
+        said = self.reader.read(tokens, tokens_t, tokens_mask) if self.reader is not None else None
+        return tokens, tokens_t, tokens_mask, said
 
 
 def level_free(x: Tensor, mask: Tensor) -> Tensor:
@@ -58,23 +78,6 @@ def level_free(x: Tensor, mask: Tensor) -> Tensor:
     mean_pitch = (pitch * voiced).sum(1, keepdim=True) / voiced.sum(1, keepdim=True).clamp_min(1)
     relative = (pitch - mean_pitch) * voiced
     return veil(torch.cat([bands - level, energy - mean_energy, pitch.unsqueeze(-1), relative.unsqueeze(-1), x[..., VOICING:]], -1), mask)
-
-
-class VoiceClassifier(nn.Module):
-    """The front end with a head of its own, by which it is trained before the fusion model takes it over."""
-
-    def __init__(self, classes: int = 7, d: int = 40) -> None:
-        super().__init__()
-        self.front = VoiceFront(d)
-        self.pool = AttentionPool(d)
-        self.head = nn.Sequential(nn.LayerNorm(2 * d), nn.Dropout(0.3), nn.Linear(2 * d, classes))
-
-    def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> Tensor:
-        """Voice rows -> logits (B, classes)."""
-        z, t, mask = self.front(x, t, mask)
-        z = functional.gelu(z)
-        logits: Tensor = self.head(torch.cat([self.pool(z, time_code(t, z.shape[-1]), mask), mean_over_time(z, mask)], -1))
-        return logits
 
 
 def augment(x: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:

@@ -8,35 +8,69 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers import Standardise, shut, veil
+from models.emotions import EMOTIONS
+from models.layers import BLOCKED, Standardise, any_row, mean_over_time, shut, veil
 from models.perception.words import DIM, VECTOR
 
 if TYPE_CHECKING:
     from models.encoders.text import TextHead  # brings its training along, which an engine does not need
 
 
-class WordFront(nn.Module):
-    """A word and its neighbours (the first layer of `TextHead`), its duration, pause and probability; (B, T, 67) -> (B, T, d)."""
+class TextReader(nn.Module):
+    """States of words and their neighbours -> seven emotions, valence and arousal; pooled by attention, mean and maximum."""
 
-    def __init__(self, d: int = 40, width: int = 128) -> None:
+    def __init__(self, width: int = 128, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.attention = nn.Linear(width, 1)
+        self.dropout = nn.Dropout(dropout)
+        self.mix = nn.Linear(3 * width, width)
+        self.emotion = nn.Linear(width, len(EMOTIONS))
+        self.affect = nn.Linear(width, 2)
+
+    def gather(self, h: Tensor, mask: Tensor) -> Tensor:
+        """State of the text (B, width) from h (B, T, width), mask (B, T): finite for no words, blind to padding."""
+        score = self.attention(h).squeeze(-1) + (1 - mask) * BLOCKED
+        attended = (score.softmax(1).unsqueeze(1) @ h).squeeze(1)
+        peak = (h + (1 - mask).unsqueeze(-1) * BLOCKED).amax(1) * any_row(mask).unsqueeze(-1)
+        gathered: Tensor = functional.gelu(self.mix(self.dropout(torch.cat([attended, mean_over_time(h, mask), peak], 1))))
+        return gathered
+
+    def read(self, h: Tensor, mask: Tensor) -> Tensor:
+        """Logits (B, 7) in the order of EMOTIONS beside valence and arousal (B, 2) before their tanh; (B, 9)."""
+        state = self.dropout(self.gather(h, mask))
+        return torch.cat([self.emotion(state), self.affect(state)], 1)
+
+
+class WordFront(nn.Module):
+    """A word and its neighbours (the first layer of `TextHead`), its duration, pause and probability; (B, T, 67) -> (B, T, d).
+
+    With `reads` also what `TextHead` would say of the words alone.
+    """
+
+    def __init__(self, d: int = 40, width: int = 128, reads: bool = True) -> None:
         super().__init__()
         self.words = nn.Linear(VECTOR, width)
         self.phrases = nn.Conv1d(VECTOR, width, 3, padding=1)
         self.standardise = Standardise(DIM - VECTOR)
         self.out = nn.Linear(width + DIM - VECTOR, d)
+        self.reader = TextReader(width) if reads else None
 
     def begin_as(self, head: TextHead) -> None:
-        """Takes over what the head learnt of words and phrases."""
-        self.words.load_state_dict(head.words.state_dict())
-        self.phrases.load_state_dict(head.phrases.state_dict())
+        """Takes over what the head learnt of words, phrases and texts."""
+        learnt = head.state_dict()
+        for module, prefix in ((self.words, "words."), (self.phrases, "phrases."), (self.reader, "")):
+            if module is not None:
+                module.load_state_dict({name: learnt[prefix + name] for name in module.state_dict()})
 
     def pretrained(self) -> list[nn.Parameter]:
         """The weights that `begin_as` sets."""
-        return [*self.words.parameters(), *self.phrases.parameters()]
+        parts = [self.words, self.phrases] + ([self.reader] if self.reader is not None else [])
+        return [parameter for part in parts for parameter in part.parameters()]
 
-    def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, T, 67), t and mask (B, T) -> tokens (B, T, d), their times and mask."""
+    def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """x (B, T, 67), t and mask (B, T) -> tokens (B, T, d), their times and mask, and what the words alone say (B, 9)."""
         x = shut(x, mask)
         vector, manner = x[..., :VECTOR], self.standardise(x[..., VECTOR:])
-        read = functional.gelu(self.words(vector) + self.phrases(vector.transpose(1, 2)).transpose(1, 2))
-        return veil(self.out(torch.cat([read, manner], -1)), mask), shut(t, mask), mask
+        states = veil(functional.gelu(self.words(vector) + self.phrases(vector.transpose(1, 2)).transpose(1, 2)), mask)
+        said = self.reader.read(states, mask) if self.reader is not None else None
+        return veil(self.out(torch.cat([states, manner], -1)), mask), shut(t, mask), mask, said
