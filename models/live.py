@@ -38,6 +38,7 @@ from models.perception.words import feature_set as word_features
 from models.window import Window, WindowSpec
 
 VOICE_ONLY = (0, 1, 0)
+STRIDE = MEAConfig.live().strides[1]
 Log = Callable[[dict[str, Any]], None]
 
 
@@ -185,9 +186,10 @@ def train_voice(config: LiveTraining, log: Log, tell: material.Progress) -> tupl
     It needs neither face nor word weights, so it is kept in `cache_root()` for the next run that asks for the same.
     """
     own = {key: value for key, value in asdict(config).items() if key.startswith("voice") or key in ("seed", "batch", "decay", "every")}
+    own["stride"] = STRIDE
     key = hashlib.sha256(json.dumps([own, VOICE.hash, material.RECIPE, Path(voice_encoder.__file__).read_text()]).encode()).hexdigest()[:16]
     path = cache_root() / f"voice-front-{key}.safetensors"
-    net = VoiceFront()
+    net = VoiceFront(stride=STRIDE)
     if not path.is_file():
         net, confused = _fit_voice(config, log, tell)
         save_file({**net.state_dict(), "confused": torch.from_numpy(confused)}, path)
@@ -201,7 +203,7 @@ def _fit_voice(config: LiveTraining, log: Log, tell: material.Progress) -> tuple
     train = Composer(Material.of_voices(material.load_talks("train", config.voice_copies, tell)))
     valid = Composer(Material.of_voices(material.load_talks("valid", 1, tell)))
     torch.manual_seed(config.seed)
-    net = VoiceFront()
+    net = VoiceFront(stride=STRIDE)
     fit_voice(net, train.batch(512, (config.seed, 2), VOICE_ONLY)[0])
     optimiser = torch.optim.AdamW(net.parameters(), config.voice_rate, weight_decay=config.decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.voice_rate, total_steps=config.voice_steps, pct_start=0.1)

@@ -105,9 +105,9 @@ class MEAConfig:
 
     @classmethod
     def live(cls, **changes: Any) -> MEAConfig:
-        """What the engine runs: seconds for positions, 24 + 50 + 30 tokens a window, convolutions for the recurrent layer."""
+        """What the engine runs: seconds for positions, 24 + 25 + 15 tokens a window, convolutions for the recurrent layer."""
         live = cls(
-            heads=4, temporal="conv", time="seconds", front="patches", strides=(1, 4, 4), ffn=2, self_loops=True, pool="attention",
+            heads=4, temporal="conv", time="seconds", front="patches", strides=(1, 8, 8), ffn=2, self_loops=True, pool="attention",
             wal_scale="count", evidence=True, dropout_in=0.1,
         )
         return replace(live, **changes)
@@ -256,7 +256,8 @@ class MEA(nn.Module):
         patches = c.front == "patches"
         tokens = tuple(-(-n // s) for n, s in zip(c.rows, c.strides, strict=True))
         self.fronts = nn.ModuleList(
-            WordFront(c.d, reads=c.evidence) if patches and m == 0 else VoiceFront(c.d, reads=c.evidence) if patches and m == 1
+            WordFront(c.d, reads=c.evidence) if patches and m == 0
+            else VoiceFront(c.d, stride=c.strides[1], reads=c.evidence) if patches and m == 1
             else Patches(c.dims[m], c.d, c.kernels[m], c.strides[m])
             for m in range(N_MODALITIES)
         )

@@ -1,4 +1,4 @@
-"""The voice front end of the live models: rows of the `voice` stream -> tokens at a quarter of their rate, and emotions.
+"""The voice front end of the live models: rows of the `voice` stream -> tokens at a quarter of their rate or less, and emotions.
 
 The level is taken out inside the model: the mean log-mel level over the window's voiced rows is subtracted, so that the gain of a
 microphone changes nothing while louder and softer words within the window stay so.
@@ -31,13 +31,17 @@ class VoiceReader(nn.Module):
 
 
 class VoiceFront(nn.Module):
-    """Level normalisation, two strided convolutions and residual dilated ones; (B, T, 44) -> (B, ceil(T / 4), d).
+    """Level normalisation, two strided convolutions and residual dilated ones; (B, T, 44) -> (B, ceil(T / stride), d).
 
-    With `reads` also the emotions of the voice alone, by which it is trained before a fusion model takes it over.
+    `stride` is 4 or a multiple of it; what is over 4 is averaged at the end. With `reads` also the emotions of the
+    voice alone, by which it is trained before a fusion model takes it over.
     """
 
-    def __init__(self, d: int = 40, width: int = 96, dropout: float = 0.1, reads: bool = True) -> None:
+    def __init__(self, d: int = 40, width: int = 96, dropout: float = 0.1, stride: int = 4, reads: bool = True) -> None:
         super().__init__()
+        if stride % 4 or stride < 4:
+            raise ValueError(f"the voice front end's stride is {stride}; it must be a multiple of 4")
+        self.stride = stride
         self.standardise = Standardise(COLUMNS)
         self.first = nn.Conv1d(COLUMNS, width, 5, stride=2, padding=2)
         self.second = nn.Conv1d(width, width, 5, stride=2, padding=2)
@@ -49,17 +53,20 @@ class VoiceFront(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """x (B, T, 44), t and mask (B, T) -> tokens (B, N, d), their times and mask (B, N), and what the voice alone says (B, 7)."""
-        mask = functional.pad(mask, (0, -mask.shape[1] % 4))
+        mask = functional.pad(mask, (0, -mask.shape[1] % self.stride))
         t = functional.pad(t, (0, mask.shape[1] - t.shape[1]))
         x = functional.pad(x, (0, 0, 0, mask.shape[1] - x.shape[1]))
-        half = functional.max_pool1d(mask.unsqueeze(1), 2).squeeze(1)
-        _, tokens_t, tokens_mask, _ = patch(x, t, mask, 4)
+        half, quarter = (functional.max_pool1d(mask.unsqueeze(1), n).squeeze(1) for n in (2, 4))
         z = veil(self.standardise(level_free(x, mask)), mask).transpose(1, 2)
         z = veil(functional.gelu(self.first(z)).transpose(1, 2), half).transpose(1, 2)
-        z = veil(self.drop(self.norms[0](self.second(z).transpose(1, 2))), tokens_mask)
+        z = veil(self.drop(self.norms[0](self.second(z).transpose(1, 2))), quarter)
         for norm, block in zip(list(self.norms)[1:], self.blocks, strict=True):
-            inner = veil(functional.gelu(norm(z)), tokens_mask)
-            z = z + veil(self.drop(block(inner.transpose(1, 2)).transpose(1, 2)), tokens_mask)
+            inner = veil(functional.gelu(norm(z)), quarter)
+            z = z + veil(self.drop(block(inner.transpose(1, 2)).transpose(1, 2)), quarter)
+        _, tokens_t, tokens_mask, _ = patch(x, t, mask, self.stride)
+        if self.stride > 4:
+            groups = quarter.reshape(len(quarter), -1, self.stride // 4)
+            z = z.reshape(*groups.shape, -1).sum(2) / groups.sum(-1, keepdim=True).clamp_min(1)
         tokens = veil(self.out(z), tokens_mask)
         said = self.reader.read(tokens, tokens_t, tokens_mask) if self.reader is not None else None
         return tokens, tokens_t, tokens_mask, said
