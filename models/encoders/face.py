@@ -111,7 +111,7 @@ class FaceTraining:
     out: Path
     """Run folder: gets face.safetensors, metrics.jsonl and config.json."""
     seed: int = 0
-    epochs: int = 14
+    epochs: int = 36
     batch: int = 128
     rate: float = 2e-3
     """Peak learning rate of the one-cycle schedule (AdamW)."""
@@ -192,7 +192,7 @@ class FaceTraining:
         return kept, {"epoch": best[1]}
 
 
-def train(data: Path, out: Path, seed: int = 0, epochs: int = 14) -> dict[str, Any]:
+def train(data: Path, out: Path, seed: int = 0, epochs: int = 36) -> dict[str, Any]:
     """Train the expression network on FER+ under `data` into run folder `out`; see `FaceTraining`."""
     return FaceTraining(data=Path(data), out=Path(out), seed=seed, epochs=epochs).run()
 
