@@ -20,11 +20,11 @@ from models import weights
 from models.calibration import Calibration
 from models.emotions import MODALITIES, STREAM_OF
 from models.features import FeatureMismatch
-from models.mea import MEA, MEAConfig
+from models.fusion import FusionModel
+from models.registry import MODELS
 from models.window import Window, WindowSpec
 
 FORMAT = "affect-fusion-1"
-MODELS = {"mea": (MEA, MEAConfig)}
 
 
 class Reading(NamedTuple):
@@ -105,9 +105,7 @@ def load(name: str | os.PathLike[str] = "mea", features: Mapping[str, str] | Non
             f"{weights.path(name)} holds no fusion model of this version (format {metadata.get('format')!r}, "
             f"model {metadata.get('model')!r}). Give weights made by `affect train`."
         )
-    kind, config_kind = MODELS[metadata["model"]]
-    config = config_kind.from_dict(json.loads(metadata["config"]))
-    model = kind(config)
+    model = MODELS[metadata["model"]].build(json.loads(metadata["config"]))
     state = {key.removeprefix("model."): torch.from_numpy(value.copy()) for key, value in arrays.items() if key.startswith("model.")}
     try:
         model.load_state_dict(state)
@@ -115,13 +113,14 @@ def load(name: str | os.PathLike[str] = "mea", features: Mapping[str, str] | Non
     except (RuntimeError, KeyError) as error:
         raise weights.WeightsError(f"{weights.path(name)} does not fit {metadata['model']} as configured in it: {error}") from error
     spec = WindowSpec(**json.loads(metadata["spec"]))
-    engine = Engine(metadata["model"], model, config.dims, spec, json.loads(metadata["features"]), calibration)
+    engine = Engine(metadata["model"], model, model.config.dims, spec, json.loads(metadata["features"]), calibration)
     engine.check(features or {})
     return engine
 
 
 def save(
-    path: Path, name: str, model: MEA, spec: WindowSpec, features: Mapping[str, str], calibration: Calibration, extra: Mapping[str, Any]
+    path: Path, name: str, model: FusionModel, spec: WindowSpec, features: Mapping[str, str], calibration: Calibration,
+    extra: Mapping[str, Any],
 ) -> None:
     """Writes what `load` reads. `extra` (seed, figures, anything JSON) goes into the metadata as `training`."""
     arrays = {f"model.{key}": value.detach().cpu().contiguous().numpy() for key, value in model.state_dict().items()}

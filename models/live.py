@@ -28,9 +28,9 @@ from models.encoders.text import load_head
 from models.encoders.voice import VoiceFront, augment, level_free
 from models.encoders.wordfront import WordFront
 from models.layers import Patches
-from models.losses import MEALoss, Targets, soft_cross_entropy
+from models.losses import Targets, TaskLoss, soft_cross_entropy
 from models.material import Material
-from models.mea import MEA, MEAConfig
+from models.mea import MEA, MEAConfig, MEALoss
 from models.perception.facenet import features as face_features
 from models.perception.voice import VOICE
 from models.perception.words import VECTOR
@@ -74,7 +74,7 @@ class LiveTraining:
     """Share of neutral in the prior that the engine assumes."""
     lone_cap: float = 0.95
     """Most probability one emotion gets from one modality alone."""
-    loss: MEALoss = field(default_factory=lambda: MEALoss(evidence=0.3, normalise_hsic=True))
+    loss: MEALoss = field(default_factory=lambda: MEALoss(normalise_hsic=True, task=TaskLoss(evidence=0.3)))
     face: str = "face"
     """Weights of the face network: a shipped name or a path."""
     words: str = "words"

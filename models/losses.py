@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.mea import Aux, Output
+from models.fusion import Output
 
 
 @dataclass(frozen=True)
@@ -23,34 +23,32 @@ class Targets:
 
 
 @dataclass(frozen=True)
-class MEALoss:
-    """Weights of MEA's loss, eq. 20: L = L_task + alpha L_dis + beta (L_agn + L_exc), and of what live training adds."""
+class TaskLoss:
+    """L_task: cross-entropy of soft classes, and what the values are told by: "mse", "l1" (sentiment) or "ccc" (1 - CCC a value)."""
 
-    alpha: float = 2e-2
-    beta: float = 3e-2
     affect: float = 1.0
-    """Weight of the squared error of valence and arousal in L_task."""
+    """Weight of the values' error."""
+    values: str = "mse"
     evidence: float = 0.0
-    """Weight of the cross-entropy of each present modality's own reading (`MEAConfig.evidence`)."""
-    normalise_hsic: bool = False
-    """HSIC over L2-normalised h: bounded, where the paper's grows with the scale of h."""
+    """Weight of the cross-entropy of each present modality's own reading (`FusionConfig.evidence`)."""
 
-    def __call__(self, output: Output, aux: Aux, targets: Targets) -> tuple[Tensor, dict[str, float]]:
-        """The loss and its parts by name."""
-        importance = importance_weights(aux.importance)
-        parts = {
-            "class": soft_cross_entropy(output.logits, targets.classes, targets.class_weight),
-            "affect": self.affect * squared_error(output.affect, targets.affect, targets.affect_weight),
-            "dis": self.alpha * disentangling(aux, self.normalise_hsic),
-            "agn": self.beta * modality_cross_entropy(aux.discriminated_agnostic, aux.present, importance),
-            "exc": self.beta * modality_cross_entropy(aux.discriminated_exclusive, aux.present, torch.ones_like(aux.present)),
-            # D_i works on detached h^a, so this trains the discriminator alone and needs no weight.
-            "importance": modality_cross_entropy(aux.importance, aux.present, torch.ones_like(aux.present)),
-        }
+    def parts(self, output: Output, own: Tensor, present: Tensor, targets: Targets) -> dict[str, Tensor]:
+        """own (n, M, C) the modalities' own logits, present (n, M)."""
+        out = {}
+        if output.logits.shape[1]:
+            out["class"] = soft_cross_entropy(output.logits, targets.classes, targets.class_weight)
+        if output.affect.shape[1]:
+            error = {"mse": squared_error, "l1": absolute_error, "ccc": concordance_error}[self.values]
+            out["affect"] = self.affect * error(output.affect, targets.affect, targets.affect_weight)
         if self.evidence:
-            own = [soft_cross_entropy(aux.evidence[:, m], targets.classes, targets.class_weight * aux.present[:, m]) for m in range(3)]
-            parts["evidence"] = self.evidence * torch.stack(own).sum()
-        return torch.stack(list(parts.values())).sum(), {name: float(value.detach()) for name, value in parts.items()}
+            each = [soft_cross_entropy(own[:, m], targets.classes, targets.class_weight * present[:, m]) for m in range(own.shape[1])]
+            out["evidence"] = self.evidence * torch.stack(each).sum()
+        return out
+
+
+def total(parts: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    """The sum of a loss's parts, and the parts as numbers."""
+    return torch.stack(list(parts.values())).sum(), {name: float(value.detach()) for name, value in parts.items()}
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -62,6 +60,17 @@ def soft_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor
 def squared_error(value: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Mean squared error of (n, k), weighted (n,)."""
     return ((value - target).square().mean(-1) * weight).sum() / weight.sum().clamp_min(1e-6)
+
+
+def absolute_error(value: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean absolute error of (n, k), weighted (n,)."""
+    return ((value - target).abs().mean(-1) * weight).sum() / weight.sum().clamp_min(1e-6)
+
+
+def concordance_error(value: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """1 - CCC, summed over the k values of (n, k), over the rows with weight (n,)."""
+    kept = weight > 0
+    return torch.stack([concordance_loss(value[kept, k], target[kept, k]) for k in range(value.shape[1])]).sum()
 
 
 def concordance_loss(value: Tensor, target: Tensor) -> Tensor:
@@ -83,12 +92,13 @@ def hsic(x: Tensor, y: Tensor) -> Tensor:
     return ((x - x.mean(0)).T @ (y - y.mean(0))).square().sum() / (n - 1) ** 2
 
 
-def disentangling(aux: Aux, normalise: bool = False) -> Tensor:
-    """L_dis (eq. 14): mean over modalities of HSIC(h^e_m, h^a_m), over the windows in which the modality is present."""
+def disentangling(exclusive: Tensor, agnostic: Tensor, present: Tensor, normalise: bool = False) -> Tensor:
+    """L_dis (MEA, eq. 14) of h^e, h^a (n, M, d): mean over modalities of HSIC(h^e_m, h^a_m), over the windows that
+    have the modality."""
     terms = []
-    for m in range(aux.present.shape[1]):
-        here = aux.present[:, m] > 0
-        e, a = aux.exclusive[here, m], aux.agnostic[here, m]
+    for m in range(present.shape[1]):
+        here = present[:, m] > 0
+        e, a = exclusive[here, m], agnostic[here, m]
         if normalise:
             e, a = functional.normalize(e, dim=-1), functional.normalize(a, dim=-1)
         terms.append(hsic(e, a))

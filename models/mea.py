@@ -7,15 +7,15 @@ an option of `MEAConfig`; `MEAConfig.paper()` is the published size, `MEAConfig.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.encoders.voice import VoiceFront
-from models.encoders.wordfront import WordFront
+from models.fusion import N_MODALITIES, Evidence, Fronts, FusionConfig, FusionModel, Output, together
 from models.layers import (
     BLOCKED,
     AttentionPool,
@@ -23,7 +23,6 @@ from models.layers import (
     ConvEncoder,
     DecoupledGraph,
     FeedForward,
-    Patches,
     any_row,
     key_bias,
     last_row,
@@ -35,18 +34,18 @@ from models.layers import (
     time_code,
     veil,
 )
-
-N_MODALITIES = 3
+from models.losses import Targets, TaskLoss, disentangling, importance_weights, modality_cross_entropy, total
 
 
 @dataclass(frozen=True)
-class MEAConfig:
-    """Sizes and options. A tuple has one entry a modality, in the order text, voice, face."""
+class MEAConfig(FusionConfig):
+    """Sizes and options."""
 
-    dims: tuple[int, int, int] = (67, 44, 39)
-    rows: tuple[int, int, int] = (24, 200, 120)
-    """Window capacity; decides weights only with `wal="lowrank"`."""
-    d: int = 40
+    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **FusionConfig.OPTIONS, "psa_mix": ("literal", "logits", "convex"), "wal": ("mean", "lowrank"), "wal_scale": ("sum", "count"),
+        "pool": ("mean", "last", "attention"), "temporal": ("bilstm", "conv"), "time": ("position", "seconds"),
+    }
+
     d_h: int = 64
     heads: int = 8
     psa_layers: int = 3
@@ -71,30 +70,11 @@ class MEAConfig:
     """"bilstm" (eq. 1) or "conv"."""
     time: str = "position"
     """"position" codes row numbers (the paper); "seconds" codes the rows' own times, which irregular streams need."""
-    front: str = "conv"
-    """"conv": a Conv1d a modality (the paper); "patches": strided patches for face, level-normalised convolutions for voice,
-    phrases for text."""
-    kernels: tuple[int, int, int] = (3, 3, 3)
-    strides: tuple[int, int, int] = (1, 1, 1)
     ffn: int = 4
-    dropout: float = 0.1
-    dropout_in: float = 0.0
     reversal: float = 1.0
-    evidence: bool = False
-    """Adds to the logits a linear reading of each h^e_m and what its front end reads by itself, weighted by psi_m: independent evidence
-    then adds up as it should when a subset of the modalities is there, and psi is a weight in fact. Ours, not the paper's."""
-    classes: int = 7
-    affect: int = 2
 
     def __post_init__(self) -> None:
-        options = {
-            "psa_mix": ("literal", "logits", "convex"), "wal": ("mean", "lowrank"), "wal_scale": ("sum", "count"),
-            "pool": ("mean", "last", "attention"), "temporal": ("bilstm", "conv"), "time": ("position", "seconds"),
-            "front": ("conv", "patches"),
-        }
-        for name, allowed in options.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"MEAConfig.{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
+        super().__post_init__()
         if self.d % self.heads:
             raise ValueError(f"MEAConfig.d = {self.d} must be a multiple of heads = {self.heads}")
 
@@ -111,23 +91,6 @@ class MEAConfig:
             wal_scale="count", evidence=True, dropout_in=0.1,
         )
         return replace(live, **changes)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> MEAConfig:
-        """The inverse of `to_dict`, from JSON too."""
-        plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        return cls(**plain)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-class Output(NamedTuple):
-    """logits (B, classes); affect (B, 2) in [-1, 1]; weights (B, 3), summing to 1 over the modalities present, 0 where none is."""
-
-    logits: Tensor
-    affect: Tensor
-    weights: Tensor
 
 
 class Aux(NamedTuple):
@@ -247,60 +210,36 @@ class HierarchicalCrossModal(nn.Module):
         return out
 
 
-class MEA(nn.Module):
-    """Text, voice and face sequences of a window -> emotion logits, valence and arousal, modality weights."""
+class MEA(FusionModel):
+    """Text, voice and face sequences of a window -> emotion logits, valence and arousal, modality weights (psi of the last WAL)."""
 
     def __init__(self, config: MEAConfig | None = None) -> None:
-        super().__init__()
-        self.config = c = config or MEAConfig()
-        patches = c.front == "patches"
-        tokens = tuple(-(-n // s) for n, s in zip(c.rows, c.strides, strict=True))
-        self.fronts = nn.ModuleList(
-            WordFront(c.d, reads=c.evidence) if patches and m == 0
-            else VoiceFront(c.d, stride=c.strides[1], reads=c.evidence) if patches and m == 1
-            else Patches(c.dims[m], c.d, c.kernels[m], c.strides[m])
-            for m in range(N_MODALITIES)
-        )
+        c = config or MEAConfig()
+        super().__init__(c)
+        outputs = c.classes + c.affect
+        self.fronts = Fronts(c)
         self.temporal = nn.ModuleList(BiLSTM(c.d) if c.temporal == "bilstm" else ConvEncoder(c.d) for _ in range(N_MODALITIES))
         self.psa = nn.ModuleList(
             nn.ModuleList(PredictiveSelfAttention(c, first=i == 0) for _ in range(N_MODALITIES)) for i in range(c.psa_layers)
         )
-        self.wal = nn.ModuleList(WeightedAttention(c, tokens) for _ in range(c.psa_layers))
+        self.wal = nn.ModuleList(WeightedAttention(c, c.tokens) for _ in range(c.psa_layers))
         self.hca = nn.ModuleList(HierarchicalCrossModal(c) for _ in range(c.hca_layers))
         self.pools = nn.ModuleList(AttentionPool(c.d) for _ in range(2 * N_MODALITIES)) if c.pool == "attention" else None
         self.exclusive = nn.ModuleList(_perceptron(c.d, c.d_h, c.d_h) for _ in range(N_MODALITIES))
         self.agnostic = _perceptron(c.d, c.d_h, c.d_h)
         self.graph_exclusive, self.graph_agnostic = DecoupledGraph(c.d_h, c.self_loops), DecoupledGraph(c.d_h, c.self_loops)
-        self.head = nn.Sequential(nn.Linear(2 * c.d_h, c.d_h), nn.GELU(), nn.Dropout(c.dropout), nn.Linear(c.d_h, c.classes + c.affect))
-        self.evidence = nn.ModuleList(nn.Linear(c.d_h, c.classes + c.affect) for _ in range(N_MODALITIES)) if c.evidence else None
+        self.head = nn.Sequential(nn.Linear(2 * c.d_h, c.d_h), nn.GELU(), nn.Dropout(c.dropout), nn.Linear(c.d_h, outputs))
+        self.evidence = Evidence(c.d_h, outputs) if c.evidence else None
         self.discriminate_modality = _perceptron(c.d_h, c.d_h, N_MODALITIES)
         self.discriminate_importance = nn.Linear(c.d_h, N_MODALITIES, bias=False)
-        self.drop_in = nn.Dropout(c.dropout_in)
-
-    def forward(
-        self, text_x: Tensor, text_t: Tensor, text_mask: Tensor, voice_x: Tensor, voice_t: Tensor, voice_mask: Tensor,
-        face_x: Tensor, face_t: Tensor, face_mask: Tensor,
-    ) -> Output:
-        """x (B, T, D), t (B, T) seconds relative to the window's end, mask (B, T) for each modality."""
-        return self.study(text_x, text_t, text_mask, voice_x, voice_t, voice_mask, face_x, face_t, face_mask)[0]
 
     def study(self, *sequences: Tensor) -> tuple[Output, Aux]:
-        """As `forward`, with what the losses need."""
-        c = self.config
-        zs: list[Tensor] = []
-        codes: list[Tensor] = []
-        masks: list[Tensor] = []
-        readings: list[Tensor | None] = []
-        for m in range(N_MODALITIES):
-            x, t, mask = sequences[3 * m: 3 * m + 3]
-            x = self.drop_in(x) if m == 0 else x
-            z, t, mask, reading = self.fronts[m](x, t, mask)
-            readings.append(reading)
-            code = time_code(t, c.d) if c.time == "seconds" else position_code(t, c.d)
-            zs.append(self.temporal[m](veil(z + code, mask), mask))
-            codes.append(code)
-            masks.append(mask)
-        present = torch.stack([any_row(mask) for mask in masks], 1)
+        """As `forward`, with what `MEALoss` needs."""
+        c: MEAConfig = self.config
+        streams, present = self.fronts(*sequences)
+        codes = [time_code(one.t, c.d) if c.time == "seconds" else position_code(one.t, c.d) for one in streams]
+        masks = [one.mask for one in streams]
+        zs = [encode(veil(one.z + code, one.mask), one.mask) for encode, one, code in zip(self.temporal, streams, codes, strict=True)]
 
         exclusive, psi = self._exclusive(zs, masks, present)
         agnostic = zs
@@ -309,22 +248,16 @@ class MEA(nn.Module):
         h_e = torch.stack([self.exclusive[m](self._pool(m, exclusive[m], codes[m], masks[m])) for m in range(N_MODALITIES)], 1)
         h_a = self.agnostic(torch.stack([self._pool(N_MODALITIES + m, agnostic[m], codes[m], masks[m]) for m in range(N_MODALITIES)], 1))
 
-        fused = torch.cat([self.graph_exclusive(h_e, present), self.graph_agnostic(h_a, present)], -1)
-        answer = self.head(fused)
+        answer = self.head(torch.cat([self.graph_exclusive(h_e, present), self.graph_agnostic(h_a, present)], -1))
         own = torch.zeros_like(answer).unsqueeze(1).expand(-1, N_MODALITIES, -1)
         if self.evidence is not None:
-            said = [layer(h_e[:, m]) for m, layer in enumerate(self.evidence)]
-            own = torch.stack([a if b is None else a + functional.pad(b, (0, a.shape[1] - b.shape[1]))
-                               for a, b in zip(said, readings, strict=True)], 1)
-            logits = (own[..., :c.classes] * (psi * present.sum(1, keepdim=True)).unsqueeze(-1)).sum(1)
-            # Evidence adds up; valence and arousal, being values and not evidence, are averaged.
-            answer = answer + torch.cat([logits, (own[..., c.classes:] * psi.unsqueeze(-1)).sum(1)], -1)
-        output = Output(answer[:, :c.classes], torch.tanh(answer[:, c.classes:]), psi)
+            own = self.evidence(h_e, streams)
+            answer = answer + together(own, psi, present, c.classes)
         aux = Aux(
             present, h_e, h_a, self.discriminate_modality(h_e), self.discriminate_modality(reverse_gradient(h_a, c.reversal)),
             self.discriminate_importance(h_a.detach()), own[..., :c.classes],
         )
-        return output, aux
+        return self.output(answer, psi), aux
 
     def _exclusive(self, zs: list[Tensor], masks: list[Tensor], present: Tensor) -> tuple[list[Tensor], Tensor]:
         """The first branch: PSA layers with the prediction chain, a WAL after each."""
@@ -346,3 +279,26 @@ class MEA(nn.Module):
 
 def _perceptron(d_in: int, d_hidden: int, d_out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(d_in, d_hidden), nn.GELU(), nn.Linear(d_hidden, d_out))
+
+
+@dataclass(frozen=True)
+class MEALoss:
+    """Weights of MEA's loss, eq. 20: L = L_task + alpha L_dis + beta (L_agn + L_exc)."""
+
+    alpha: float = 2e-2
+    beta: float = 3e-2
+    normalise_hsic: bool = False
+    """HSIC over L2-normalised h: bounded, where the paper's grows with the scale of h."""
+    task: TaskLoss = field(default_factory=TaskLoss)
+
+    def __call__(self, output: Output, aux: Aux, targets: Targets) -> tuple[Tensor, dict[str, float]]:
+        """The loss and its parts by name."""
+        everyone = torch.ones_like(aux.present)
+        return total({
+            **self.task.parts(output, aux.evidence, aux.present, targets),
+            "dis": self.alpha * disentangling(aux.exclusive, aux.agnostic, aux.present, self.normalise_hsic),
+            "agn": self.beta * modality_cross_entropy(aux.discriminated_agnostic, aux.present, importance_weights(aux.importance)),
+            "exc": self.beta * modality_cross_entropy(aux.discriminated_exclusive, aux.present, everyone),
+            # D_i works on detached h^a, so this trains the discriminator alone and needs no weight.
+            "importance": modality_cross_entropy(aux.importance, aux.present, everyone),
+        })

@@ -1,4 +1,4 @@
-"""The tensors every fusion model takes, and what it returns (see README, "Windows")."""
+"""The arrays of a window, as every fusion model takes them (see README, "Windows")."""
 
 from __future__ import annotations
 
@@ -48,18 +48,6 @@ class Window(NamedTuple):
     text: Sequence
     voice: Sequence
     face: Sequence
-
-
-class Prediction(NamedTuple):
-    """What a fusion model says of B windows (arrays or tensors alike).
-
-    logits (B, 7) in the order of `models.emotions.EMOTIONS`; affect (B, 2) valence and arousal in [-1, 1];
-    weights (B, 3) how much each of `MODALITIES` counted, non-negative, summing to 1 over what was present (0 if nothing was).
-    """
-
-    logits: Any
-    affect: Any
-    weights: Any
 
 
 def empty(spec: WindowSpec, dims: dict[str, int], batch: int = 1) -> Window:

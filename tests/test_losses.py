@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
+from models.fusion import Output
 from models.layers import reverse_gradient
 from models.losses import (
-    MEALoss,
     Targets,
     concordance_loss,
     hsic,
@@ -19,7 +19,7 @@ from models.losses import (
     soft_cross_entropy,
     squared_error,
 )
-from models.mea import Aux, Output
+from models.mea import Aux, MEALoss
 
 
 def test_hsic_equals_its_definition_and_vanishes_for_independence() -> None:

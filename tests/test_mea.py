@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.losses import MEALoss, Targets
-from models.mea import MEA, MEAConfig
+from models.losses import Targets, TaskLoss
+from models.mea import MEA, MEAConfig, MEALoss
 
 ROWS = (6, 21, 13)
 DIMS = (67, 44, 39)
@@ -107,7 +107,7 @@ def test_every_option_trains_a_step(options: dict[str, object]) -> None:
     mea = MEA(replace(PAPER, **options)).train()  # type: ignore[arg-type]
     output, aux = mea.study(*windows())
     targets = Targets(torch.full((5, 7), 1 / 7), torch.ones(5), torch.zeros(5, 2), torch.ones(5))
-    loss, _ = MEALoss(evidence=0.5 if mea.config.evidence else 0)(output, aux, targets)
+    loss, _ = MEALoss(task=TaskLoss(evidence=0.5 if mea.config.evidence else 0))(output, aux, targets)
     loss.backward()
     assert loss.isfinite()
     idle = [name for name, p in mea.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
