@@ -124,24 +124,29 @@ class SessionClock:
 class SampleClock:
     """Session time of audio samples by their count, fitted to the clock.
 
-    The device counts samples exactly but its crystal is off by some ppm, and each callback's stamp jitters. Observations
-    (samples so far, stamp) are fitted with a line over the last minute; stamps handed out follow that line, slewed so that
-    they never go back and never jump. After an overflow the count no longer tells the time: `restart` anchors anew.
+    The device counts samples exactly but its crystal is off by some ppm, and an observation (samples so far, stamp) comes late by
+    what the machine had else to do, never early. So the line through those of the last minute is the highest that lies under all of
+    them (Moon, Skelly, Towsley 1999, "Estimation and removal of clock skew from network delay measurements"). Stamps handed out
+    follow it, slewed so that they never go back and never jump. After an overflow the count no longer tells the time: `restart`
+    anchors anew.
     """
 
     SPAN = 60 * SECOND
-    SLEW = 500e-6
-    """Largest correction: 0.5 ms a second."""
+    SLEW, SETTLING = 500e-6, 0.04
+    """Largest correction: 0.5 ms a second; 40 while the first two seconds show how late the anchor was."""
+    KNOWN = 20
+    """Observations (a tenth of a second apart) from which a slope is fitted."""
 
     def __init__(self, rate: int) -> None:
         self.rate = rate
         self._observed: deque[tuple[int, int]] = deque(maxlen=600)
+        self._line: tuple[float, float] | None = None
         self._last: tuple[int, int] | None = None
 
     def restart(self) -> None:
         """Forget the anchor: samples were lost, or the device was opened again."""
         self._observed.clear()
-        self._last = None
+        self._line = self._last = None
 
     def observe(self, count: int, stamp: int) -> None:
         """Sample number `count` was converted at session time `stamp` (ns)."""
@@ -150,28 +155,21 @@ class SampleClock:
         self._observed.append((count, stamp))
         while self._observed[-1][1] - self._observed[0][1] > self.SPAN:
             self._observed.popleft()
-
-    @property
-    def ready(self) -> bool:
-        return bool(self._observed) or self._last is not None
+        self._line = None
 
     def _fit(self) -> tuple[float, float]:
-        """Least squares: ns at the first observed count, ns a sample."""
-        nominal = SECOND / self.rate
-        count0, stamp0 = self._observed[0]
-        if len(self._observed) < 20:
-            errors = [stamp - stamp0 - (count - count0) * nominal for count, stamp in self._observed]
-            return sum(errors) / len(errors), nominal
-        xs = [float(count - count0) for count, _ in self._observed]
-        ys = [float(stamp - stamp0) for _, stamp in self._observed]
-        mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
-        slope = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / sum((x - mean_x) ** 2 for x in xs)
-        return mean_y - slope * mean_x, slope
+        """Ns from the first observed stamp to the line at the first observed count, and ns a sample."""
+        if self._line is None:
+            count0, stamp0 = self._observed[0]
+            points = [(count - count0, stamp - stamp0) for count, stamp in self._observed]
+            slope = _slope_below(points) if len(points) >= self.KNOWN else SECOND / self.rate
+            self._line = min(y - slope * x for x, y in points), slope
+        return self._line
 
     @property
     def drift_ppm(self) -> float:
         """How much slower (+) or faster (-) the device's samples come than their nominal rate says, in parts a million; 0 until known."""
-        if len(self._observed) < 20:
+        if len(self._observed) < self.KNOWN:
             return 0.0
         return (self._fit()[1] * self.rate / SECOND - 1) * 1e6
 
@@ -195,10 +193,24 @@ class SampleClock:
         if self._last is not None:
             last_count, last_stamp = self._last
             nominal = last_stamp + (count - last_count) * SECOND // self.rate
-            allowed = int(abs(count - last_count) * SECOND / self.rate * self.SLEW) + 1
+            slew = self.SLEW if len(self._observed) >= self.KNOWN else self.SETTLING
+            allowed = int(abs(count - last_count) * SECOND / self.rate * slew) + 1
             fitted = max(last_stamp, min(nominal + allowed, max(nominal - allowed, fitted)))
         self._last = (count, fitted)
         return fitted
+
+
+def _slope_below(points: list[tuple[int, int]]) -> float:
+    """Slope of the line under all points, ordered by x, that comes closest to them: their lower hull's edge over the mean x."""
+    hull: list[tuple[int, int]] = []
+    for x, y in points:
+        while len(hull) > 1 and (hull[-1][1] - hull[-2][1]) * (x - hull[-1][0]) >= (y - hull[-1][1]) * (hull[-1][0] - hull[-2][0]):
+            hull.pop()
+        hull.append((x, y))
+    mean = sum(x for x, _ in points) / len(points)
+    right = next(k for k, (x, _) in enumerate(hull) if x >= mean)
+    (x0, y0), (x1, y1) = hull[right - 1], hull[right]
+    return (y1 - y0) / (x1 - x0)
 
 
 class SuspendWatch:

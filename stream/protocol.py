@@ -111,6 +111,7 @@ class Word(msgspec.Struct, kw_only=True):
     begin: int
     end: int
     probability: float
+    """The recogniser's, 0..1; 1 where it says none (pocketsphinx)."""
 
 
 class Words(Header, kw_only=True, tag="words"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,30 @@ from stream.protocol import SECOND, Affect, Face, Gap, Received, Session, Status
 
 VERSION = 1
 ROUNDING = 3
+TROUBLE = ("reconnecting", "failed")
+"""States of a worker that people are told of, as is the end of them."""
+
+
+class Notes:
+    """What happened to workers, in lines for people, newest last. Where no view shows it, `aloud` prints each line at once."""
+
+    def __init__(self, aloud: bool) -> None:
+        self.lines: list[str] = []
+        self._aloud = aloud
+
+    def add(self, line: str) -> None:
+        self.lines.append(line)
+        if self._aloud:
+            self._print(line)
+
+    def close(self) -> None:
+        """The view is gone: prints what has not been."""
+        for line in () if self._aloud else self.lines:
+            self._print(line)
+
+    @staticmethod
+    def _print(line: str) -> None:
+        print(f"affect: {line}", file=sys.stderr, flush=True)
 
 
 class Report:
@@ -21,11 +46,13 @@ class Report:
     It keeps one line a result, so it grows by about 1 KB a second: meant for runs with an end.
     """
 
-    def __init__(self, source: dict[str, str]) -> None:
+    def __init__(self, source: dict[str, str], notes: Notes) -> None:
         self.source = source
+        self.notes = notes
         self.session: Session | None = None
         self.usage: dict[str, tuple[float, float]] = {}
         """Process name to (CPU percent of one core, memory in MB), filled in by the supervisor."""
+        self._states: dict[str, str] = {}
         self._results: list[Affect] = []
         self._latency: dict[str, list[float]] = defaultdict(list)
         self._faces = self._present = self._skipped = self._rows = self._tentative = 0
@@ -46,6 +73,7 @@ class Report:
             if message.worker == "fusion":
                 self._lost = {key[:-5]: value for key, value in message.metrics.items() if key.endswith("_lost")}
             self._drift = message.metrics.get("drift_ppm", self._drift)
+            self._note(message)
         elif isinstance(message, (Face, Voice, Words, Affect, Gap)):
             self._number(message.stream, message.instance, message.seq)
             if isinstance(message, Face):
@@ -60,6 +88,13 @@ class Report:
                 self._gaps.append({"stream": message.stream, "begin": _s(message.begin), "end": _s(message.end), "reason": message.reason})
             else:
                 self._result(message, stamp)
+
+    def _note(self, status: Status) -> None:
+        """Trouble and its end, once each: a device that is looked for in vain says so at every attempt."""
+        before, self._states[status.worker] = self._states.get(status.worker), status.state
+        if (before in TROUBLE) != (status.state in TROUBLE):
+            text = "works again" if status.state == "running" else status.text or status.state
+            self.notes.add(f"{status.worker}: {text} (at {max(0, status.sent) / SECOND:.1f} s)")
 
     def _number(self, stream: str, instance: str, seq: int) -> None:
         expected = self._seen.get((stream, instance), seq)
@@ -133,7 +168,7 @@ class Report:
                 "words": {"committed": len(self._words), "tentative": self._tentative, "lost": self._loss("words")},
                 "affect": {"lost": self._missing["affect"]},
             },
-            "gaps": self._gaps,
+            "gaps": self._gaps, "notes": self.notes.lines,
             "latency_ms": {name: _spread(values) for name, values in sorted(self._latency.items())},
             "cpu_percent": {name: round(cpu, 1) for name, (cpu, _) in self.usage.items()},
             "memory_mb": {name: round(memory, 1) for name, (_, memory) in self.usage.items()},

@@ -23,7 +23,7 @@ from stream.clock import SessionClock
 from stream.fusion import FusionOptions
 from stream.hub import HubOptions
 from stream.protocol import Control, End, ProtocolError, Session, decode, encode
-from stream.report import Report
+from stream.report import Notes, Report
 
 RESTARTS = 5
 """A worker that crashes more often than this within a minute stays down."""
@@ -140,7 +140,7 @@ def _enter(entry: Callable[..., int], options: Any, connection: Connection, log:
 class Supervisor:
     """The processes of one session on this host."""
 
-    def __init__(self, hub: HubOptions, workers: dict[str, Entry], connection: Connection) -> None:
+    def __init__(self, hub: HubOptions, workers: dict[str, Entry], connection: Connection, notes: Notes) -> None:
         from stream import hub as hub_module
 
         self._entries: dict[str, Entry] = {"hub": (hub_module.run, hub), **workers}
@@ -153,8 +153,7 @@ class Supervisor:
         self._usage: dict[str, psutil.Process] = {}
         self._first: dict[str, tuple[float, float]] = {}
         self._cpu: dict[str, tuple[float, float]] = {}
-        self.notes: list[str] = []
-        """What happened to workers, for people, newest last."""
+        self._notes = notes
 
     def start(self) -> None:
         for name in self._entries:
@@ -187,15 +186,15 @@ class Supervisor:
                 raise StartError(line.removeprefix("affect: ") or f"the {name} ended with exit status {code}")
             if code in (0, 2):  # done, or said why it cannot go on
                 if line:
-                    self.notes.append(f"the {name} gave up: {line.removeprefix('affect: ')}")
+                    self._notes.add(f"the {name} gave up: {line.removeprefix('affect: ')}")
                 self.processes.pop(name)
                 continue
             self._crashes[name] = [at for at in self._crashes.get(name, []) if now - at < 60] + [now]
             if len(self._crashes[name]) > RESTARTS:
-                self.notes.append(f"{name} keeps crashing and stays down: {line or f'exit status {code}'}")
+                self._notes.add(f"{name} keeps crashing and stays down: {line or f'exit status {code}'}")
                 self.processes.pop(name)
                 continue
-            self.notes.append(f"{name} crashed ({line or f'exit status {code}'}); starting it again")
+            self._notes.add(f"{name} crashed ({line or f'exit status {code}'}); starting it again")
             self._due[name] = now + 0.5 * 2 ** (len(self._crashes[name]) - 1)
         for name in [name for name, at in self._due.items() if now >= at]:
             del self._due[name]
@@ -256,8 +255,9 @@ def run(options: RunOptions) -> int:
     hub, workers = plan(options)
     connection = Connection(options.hub, options.keys)
     bus = connection.open()
-    supervisor = Supervisor(hub, workers, connection)
-    report = Report(options.sources)
+    notes = Notes(aloud=options.no_view)
+    report = Report(options.sources, notes)
+    supervisor = Supervisor(hub, workers, connection, notes)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
@@ -271,8 +271,7 @@ def run(options: RunOptions) -> int:
             signal.signal(number, signal.SIG_IGN)
         supervisor.stop(bus)
         bus.close()
-    for note in supervisor.notes:
-        print(f"affect: {note}", file=sys.stderr)
+    notes.close()
     if options.json:
         report.save(Path(options.json))
     if report.lost and hub.lossless:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+SINK = ("module-null-sink", "sink_name=vmic", "rate=16000", "channels=1", "norewinds=1")
+
 
 class Pulse:
     """A PulseAudio server of our own with one virtual microphone, whose PortAudio name is `pulse`."""
@@ -24,11 +26,10 @@ class Pulse:
     def start(self) -> None:
         self._server = subprocess.Popen(
             ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no", "--disable-shm=yes",
-             "-L", f"module-native-protocol-unix socket={self._socket} auth-anonymous=1",
-             "-L", "module-null-sink sink_name=vmic rate=16000 channels=1 norewinds=1"],
+             "-L", f"module-native-protocol-unix socket={self._socket} auth-anonymous=1", "-L", " ".join(SINK)],
             env={**os.environ, **self.environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
-        for _ in range(100):
+        for _ in range(600):
             if self._socket.exists() and self._run("pactl", "info").returncode == 0:
                 return
             time.sleep(0.05)
@@ -40,11 +41,18 @@ class Pulse:
             self._server.wait()
             self._socket.unlink(missing_ok=True)
 
+    def unplug(self) -> None:
+        """The microphone goes, the server stays."""
+        assert self._run("pactl", "unload-module", SINK[0]).returncode == 0
+
+    def plug(self) -> None:
+        assert self._run("pactl", "load-module", *SINK).returncode == 0
+
     def play(self, file: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(["paplay", "--device=vmic", str(file)], env={**os.environ, **self.environment})
 
     def _run(self, *command: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(command, env={**os.environ, **self.environment}, capture_output=True, timeout=5)
+        return subprocess.run(command, env={**os.environ, **self.environment}, capture_output=True, timeout=30)
 
 
 @pytest.fixture

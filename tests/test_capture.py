@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from safetensors.numpy import save_file
 from models.perception.voice import DIM as VOICE_DIM
 from models.perception.voice import VoicePerception
 from stream.bus import Connection
-from stream.capture import CaptureError, camera, microphone, transcriber
+from stream.capture import CaptureError, camera, microphone, recognisers, transcriber
 from stream.capture.camera import CameraOptions
 from stream.capture.microphone import MicrophoneOptions
 from stream.capture.sound import FileSound
 from stream.capture.transcriber import TranscriberOptions, language_line
 from stream.capture.video import FileVideo
-from stream.protocol import FOREVER, MILLISECOND, SECOND, Audio, Control, Credit, End, Face, Gap, Status, Voice, Words
+from stream.protocol import FOREVER, MILLISECOND, SECOND, Audio, Control, Credit, End, Face, Gap, Session, Status, Voice, Words
 
 HOP = 20 * MILLISECOND
 
@@ -118,6 +119,36 @@ def test_words_never_break_their_watermark(script: Path, word_weights: str) -> N
     # Finals wait for it: while nobody speaks it follows the sound closely, and it never stands still for long.
     lags = [audio[k].end - h.message.watermark for k, h in enumerate(messages[: len(audio)])]
     assert max(lags) <= 4 * SECOND and sorted(lags)[len(lags) // 4] <= 400 * MILLISECOND
+
+
+class Slow(recognisers.Recogniser):
+    """Takes longer over its first hypothesis than a worker may be silent, and hears nothing."""
+
+    name, interval, seconds = "slow", 16000, 4.0
+
+    def hypothesis(self) -> list[Any]:
+        time.sleep(self.seconds)
+        self.seconds = 0.0
+        return []
+
+    def finish(self) -> list[Any]:
+        return []
+
+
+def run_slow(options: TranscriberOptions, connection: Connection) -> int:
+    recognisers.load = lambda *_: Slow()
+    return transcriber.run(options, connection)
+
+
+def test_a_transcriber_that_decodes_for_long_is_not_taken_for_dead(script: Path, word_weights: str) -> None:
+    workers = {"microphone": (microphone.run, MicrophoneOptions(source=f"file:{script}")),
+               "transcriber": (run_slow, TranscriberOptions(weights=word_weights))}
+    with Stage(workers, speed=None) as stage:
+        stage.wait_ended("words")
+        states = {message.workers.get("transcriber") for message in stage.messages(Session)}
+        beats = [h.message.sent for h in stage.all(Status) if h.message.worker == "transcriber"]
+    assert "failed" not in states
+    assert beats[-1] - beats[0] > 4 * SECOND and max(b - a for a, b in itertools.pairwise(beats)) < 3 * SECOND
 
 
 def test_no_face_is_said_frame_by_frame(face_weights: str) -> None:

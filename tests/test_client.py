@@ -40,11 +40,12 @@ def hub(address: str, lossless: bool = False, host: str | None = None, speed: fl
 
 
 class Engine:
-    """Publishes made-up results through a real Node, in a thread of its own."""
+    """Publishes made-up results through a real Node, in a thread of its own: `tops` in turn, once or `forever`."""
 
     def __init__(self, address: str, tops: str = "h", pace: float = 0.02, forever: bool = True) -> None:
         self.orders: list[Control] = []
         self.node: Node | None = None
+        self.over = threading.Event()
         self._tops, self._pace, self._forever = tops, pace, forever
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(address,), daemon=True)
@@ -55,7 +56,14 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(timeout=5)
+        self._thread.join(timeout=30)
+
+    def play(self, tops: str) -> None:
+        """From now on these."""
+        self._tops = tops
+
+    def end(self) -> None:
+        self._forever, self._tops = False, ""
 
     def _run(self, address: str) -> None:
         bus = Bus(address)
@@ -74,10 +82,12 @@ class Engine:
         while not self._stop.is_set() and (self._forever or k < len(self._tops)):
             k += 1
             for final in (False, True):
-                outlet.send(affect(node, k, self._tops[(k - 1) % len(self._tops)], final))
+                tops = self._tops or "-"
+                outlet.send(affect(node, k, tops[(k - 1) % len(tops)], final))
             node.service(int(self._pace * 1000))
         if not self._forever:
             outlet.end(k * HOP)
+        self.over.set()
         while not self._stop.is_set():
             node.service(20)
         bus.close()
@@ -127,10 +137,10 @@ def test_results_are_provisional_unless_asked_and_end_with_the_session(address: 
 
 
 def test_a_slow_app_gets_the_newest_and_knows_what_it_missed(address: str) -> None:
-    with hub(address), Client(address, backlog=3) as client, Engine(address, "h", pace=0.001):
+    with hub(address), Client(address, backlog=3) as client, Engine(address, "h" * 60, forever=False) as engine:
         results = iter(client)
         first = next(results).window
-        time.sleep(0.5)
+        assert engine.over.wait(60)
         second = next(results).window
         assert client.skipped > 0
         assert second == first + client.skipped + 1
@@ -155,12 +165,12 @@ def test_without_a_hub_a_timeout_says_cause_and_cure(address: str) -> None:
 
 
 def test_a_hub_without_results_is_told_apart(address: str) -> None:
-    with hub(address), Client(address, timeout=1.5) as client, pytest.raises(ClientTimeout, match="workers: none has joined"):
+    with hub(address), Client(address, timeout=3) as client, pytest.raises(ClientTimeout, match="workers: none has joined"):
         next(iter(client))
 
 
 def test_a_hub_that_is_restarted_is_found_again(address: str) -> None:
-    with Client(address, timeout=15) as client:
+    with Client(address, timeout=60) as client:
         with hub(address), Engine(address):
             before = next(iter(client)).session
             assert client.session().session == before
@@ -242,16 +252,20 @@ def test_the_robot_example_acts(address: str) -> None:
 
 
 def _play_to(command: list[str], address: str) -> str:
-    """What `command` prints when a session plays neutral, happy, nobody, and ends."""
-    with hub(address, lossless=True) as running:
+    """What `command` prints when a session plays neutral, happy, nobody, each until it says something, and ends."""
+    with hub(address, lossless=True), Engine(address, "n") as engine:
         environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
         app = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        time.sleep(1.5)  # its subscription must be in place before the first result
-        assert not running.stopped
-        with Engine(address, "n" * 12 + "h" * 12 + "-" * 12, forever=False):
-            try:
-                out, _ = app.communicate(timeout=20)
-            finally:
-                app.kill()
+        assert app.stdout is not None
+        try:
+            said = []
+            for tops in ("n", "h", "-"):
+                engine.play(tops)
+                said.append(app.stdout.readline())
+            engine.end()
+            said.append(app.communicate(timeout=60)[0])
+        finally:
+            app.kill()
+    out = "".join(said)
     assert app.returncode == 0, out
     return out

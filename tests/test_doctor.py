@@ -66,7 +66,7 @@ def test_a_driver_that_crashes_the_program_is_an_answer(monkeypatch: pytest.Monk
 
 
 def test_a_camera_that_is_not_there_is_said_in_words() -> None:
-    assert "cannot be opened" in devices._ask("camera", "77", limit=30)["error"]
+    assert "cannot be opened" in devices._ask("camera", "77", limit=60)["error"]
 
 
 def test_missing_portaudio_is_said_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:

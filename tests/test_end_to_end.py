@@ -24,7 +24,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return untrained(tmp_path_factory.mktemp("weights") / "untrained.safetensors")
 
 
-
 def run(weights: Path, out: Path, *more: object) -> tuple[dict, Listener]:  # type: ignore[type-arg]
     address = free_address()
     with Listener(address) as listener:
@@ -94,22 +93,25 @@ def test_as_fast_as_possible_gives_the_same_features_and_finals(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_every_process(weights: Path, number: signal.Signals) -> None:
-    process = subprocess.Popen(
-        affect("run", "--camera", f"file:{CLIP}", "--microphone", f"file:{CLIP}", "--model", weights, "--no-view", "--hub", free_address()),
-        start_new_session=True)
-    try:
-        deadline = time.monotonic() + 30
-        while len(children := psutil.Process(process.pid).children(recursive=True)) < 5 and time.monotonic() < deadline:
-            time.sleep(0.1)
-        time.sleep(3)
-        process.send_signal(number)
-        assert process.wait(timeout=20) == 0
-        # Python's own helper process ends when it sees that the supervisor has, a moment later.
-        assert not psutil.wait_procs(children, timeout=5)[1]
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_signal_ends_every_process(weights: Path, number: signal.Signals, begun: bool) -> None:
+    address = free_address()
+    with Listener(address) as heard, subprocess.Popen(
+        affect("run", "--camera", f"file:{CLIP}", "--microphone", f"file:{CLIP}", "--model", weights, "--no-view", "--hub", address),
+        start_new_session=True) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while len(children := psutil.Process(process.pid).children(recursive=True)) < 6 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            if begun:
+                heard.wait(lambda h: len(h.heard["affect"]) > 5)
+            process.send_signal(number)
+            assert process.wait(timeout=60) == 0
+            # Python's own helper process ends when it sees that the supervisor has, a moment later.
+            assert len(children) >= 6 and not psutil.wait_procs(children, timeout=30)[1]
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(("arguments", "line"), [
@@ -122,7 +124,7 @@ def test_a_signal_ends_every_process(weights: Path, number: signal.Signals) -> N
 def test_what_cannot_start_says_one_line(weights: Path, arguments: tuple[str, ...], line: str) -> None:
     model = () if "--model" in arguments else ("--model", weights)
     done = subprocess.run(
-        affect("run", *arguments, *model, "--no-view", "--hub", free_address()), capture_output=True, text=True, timeout=60, check=False)
+        affect("run", *arguments, *model, "--no-view", "--hub", free_address()), capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 2
     lines = [said for said in done.stderr.splitlines() if said.startswith("affect:")]
     assert len(lines) == 1 and line in lines[0], done.stderr
@@ -138,7 +140,7 @@ def test_a_taken_port_says_so(weights: Path) -> None:
     try:
         done = subprocess.run(
             affect("run", "--camera", f"file:{CLIP}", "--microphone", "none", "--model", weights, "--no-view", "--hub", address),
-            capture_output=True, text=True, timeout=60, check=False)
+            capture_output=True, text=True, timeout=150, check=False)
         assert done.returncode == 2
         assert "cannot bind" in done.stderr
     finally:

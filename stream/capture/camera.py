@@ -183,7 +183,7 @@ def _watch(camera: Camera, video: DeviceVideo, options: CameraOptions) -> None:
         taken = video.take(0.05)
         if taken is None:
             if video.lost:
-                node.state("reconnecting", f"camera {options.source}: {video.lost}")
+                node.state("reconnecting", f"{options.source}: {video.lost}; trying again")
                 video.close()
                 retry_at = monotonic() + int(RETRY[min(attempt, len(RETRY) - 1)] * SECOND)
                 attempt += 1

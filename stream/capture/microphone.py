@@ -244,7 +244,7 @@ def _listen(microphone: Microphone, sound: DeviceSound) -> None:
         if not blocks:
             if sound.lost:
                 microphone.deaf(now, "microphone lost")
-                node.state("reconnecting", f"microphone: {sound.lost}")
+                node.state("reconnecting", f"{sound.name}: {sound.lost}; trying again")
                 sound.close()
                 retry_at = monotonic() + int(RETRY[min(attempt, len(RETRY) - 1)] * SECOND)
                 attempt += 1

@@ -46,8 +46,13 @@ class Recogniser(Protocol):
         """Another sound follows: forget the speaker."""
 
 
+UNKNOWN = 1.0
+"""Probability of a word whose recogniser says none when the word is committed."""
+
+
 class PocketSphinx:
-    """CMU Pocketsphinx with the English model of its package. It keeps no confidence of a word: probabilities are 1.
+    """CMU Pocketsphinx with the English model of its package. Probabilities are `UNKNOWN`: it has posteriors of words only once an
+    utterance is over, and by then most of its words have been committed.
 
     It recognises by cepstra less their mean over the speaker. The first utterance after a `reset` is held back until its first
     `HOLD` samples give that mean; from then on it is carried from utterance to utterance.
@@ -101,10 +106,8 @@ class PocketSphinx:
     def hypothesis(self) -> list[Heard]:
         if self._held or self._decoder.hyp() is None:
             return []
-        probability = self._decoder.get_logmath().exp
         return [
-            Heard(segment.word.split("(")[0], segment.start_frame * RATE // 100, (segment.end_frame + 1) * RATE // 100,
-                  min(1.0, float(probability(segment.prob))))
+            Heard(segment.word.split("(")[0], segment.start_frame * RATE // 100, (segment.end_frame + 1) * RATE // 100, UNKNOWN)
             for segment in self._decoder.seg() if segment.word[0] not in "<[+"
         ]
 
