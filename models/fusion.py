@@ -6,7 +6,7 @@ and neither padding nor batch mates change a result.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from models.encoders.voice import VoiceFront
 from models.encoders.wordfront import WordFront
-from models.layers import Patches, any_row
+from models.layers import Patches, Rows, any_row
 
 N_MODALITIES = 3
 Config = TypeVar("Config", bound="FusionConfig")
@@ -45,7 +45,7 @@ class Encoded(NamedTuple):
 class FusionConfig:
     """What the configurations of all fusion models share. A tuple has one entry a modality, in the order text, voice, face."""
 
-    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"front": ("conv", "patches")}
+    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"front": ("conv", "patches", "none")}
     """Allowed values of the fields that are choices."""
 
     dims: tuple[int, int, int] = (67, 44, 39)
@@ -59,7 +59,10 @@ class FusionConfig:
     bounded: bool = True
     """Whether values lie in [-1, 1]."""
     front: str = "conv"
-    """"conv": a Conv1d a modality; "patches": strided patches for face, level-normalised convolutions for voice, phrases for text."""
+    """"conv": a Conv1d a modality; "patches": strided patches for face, level-normalised convolutions for voice, phrases for text;
+    "none": rows as they are."""
+    front_bias: bool = True
+    """Whether the Conv1d of `front="conv"` adds a bias (MulT's and UCRN's code does not)."""
     kernels: tuple[int, int, int] = (3, 3, 3)
     strides: tuple[int, int, int] = (1, 1, 1)
     dropout: float = 0.1
@@ -100,8 +103,10 @@ class Fronts(nn.ModuleList):
                 WordFront(widths[0], reads=c.evidence), VoiceFront(widths[1], stride=c.strides[1], reads=c.evidence),
                 Patches(c.dims[2], widths[2], c.kernels[2], c.strides[2]),
             ])
+        elif c.front == "none":
+            super().__init__(Rows() for _ in range(N_MODALITIES))
         else:
-            super().__init__(Patches(c.dims[m], widths[m], c.kernels[m], c.strides[m]) for m in range(N_MODALITIES))
+            super().__init__(Patches(c.dims[m], widths[m], c.kernels[m], c.strides[m], c.front_bias) for m in range(N_MODALITIES))
         self.dropout_in = c.dropout_in
 
     def forward(self, *sequences: Tensor) -> tuple[list[Encoded], Tensor]:
@@ -116,14 +121,14 @@ class Fronts(nn.ModuleList):
 class Evidence(nn.ModuleList):
     """Each modality's own reading: a linear one of its representation, and that of its front end."""
 
-    def __init__(self, width: int, outputs: int) -> None:
-        super().__init__(nn.Linear(width, outputs) for _ in range(N_MODALITIES))
+    def __init__(self, widths: tuple[int, int, int], outputs: int) -> None:
+        super().__init__(nn.Linear(width, outputs) for width in widths)
 
-    def forward(self, h: Tensor, streams: list[Encoded]) -> Tensor:
-        """h (B, 3, width) -> (B, 3, outputs)."""
+    def forward(self, hs: Sequence[Tensor], streams: Sequence[Encoded]) -> Tensor:
+        """One h (B, width) a modality -> (B, 3, outputs)."""
         own = []
         for m, layer in enumerate(self):
-            said, reading = layer(h[:, m]), streams[m].reading
+            said, reading = layer(hs[m]), streams[m].reading
             own.append(said if reading is None else said + functional.pad(reading, (0, said.shape[1] - reading.shape[1])))
         return torch.stack(own, 1)
 

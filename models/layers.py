@@ -77,20 +77,30 @@ class Patches(nn.Module):
     overlap, and a patch with few rows is scaled up, so that a patch cut by the window's edge looks like a whole one.
     """
 
-    def __init__(self, dim: int, d: int, kernel: int = 3, stride: int = 1) -> None:
+    def __init__(self, dim: int, d: int, kernel: int = 3, stride: int = 1, bias: bool = True) -> None:
         super().__init__()
         self.stride = stride
         self.standardise = Standardise(dim)
-        self.conv = nn.Conv1d(dim, d, kernel, padding=kernel // 2) if stride == 1 else nn.Conv1d(dim, d, stride, stride=stride)
+        if stride == 1:
+            self.conv = nn.Conv1d(dim, d, kernel, padding=kernel // 2, bias=bias)
+        else:
+            self.conv = nn.Conv1d(dim, d, stride, stride=stride, bias=bias)
 
     def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """x (B, T, D), t and mask (B, T) -> tokens (B, N, d), their times and mask (B, N), N = ceil(T / stride); no reading of its own."""
         x = veil(self.standardise(shut(x, mask)), mask)
         x, tokens_t, tokens_mask, share = patch(x, t, mask, self.stride)
-        bias = self.conv.bias
         z = functional.conv1d(x.transpose(1, 2), self.conv.weight, None, self.conv.stride, self.conv.padding).transpose(1, 2)
-        assert bias is not None
-        return veil(z / share.clamp_min(1e-6).unsqueeze(-1) + bias, tokens_mask), tokens_t, tokens_mask, None
+        z = z / share.clamp_min(1e-6).unsqueeze(-1)
+        return veil(z if self.conv.bias is None else z + self.conv.bias, tokens_mask), tokens_t, tokens_mask, None
+
+
+class Rows(nn.Module):
+    """Rows as they are, for models that begin with a recurrent layer."""
+
+    def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        """x (B, T, D), t and mask (B, T) -> the same with zeros behind the mask."""
+        return shut(x, mask), shut(t, mask), mask, None
 
 
 def patch(x: Tensor, t: Tensor, mask: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -193,12 +203,12 @@ def last_row(z: Tensor, mask: Tensor) -> Tensor:
 class AttentionPool(nn.Module):
     """Rows to one vector by learned weights, which see the content and the time of each row; (B, T, d) -> (B, d)."""
 
-    def __init__(self, d: int) -> None:
+    def __init__(self, d: int, code: int | None = None) -> None:
         super().__init__()
-        self.score = nn.Linear(2 * d, 1)
+        self.score = nn.Linear(d + (code or d), 1)
 
     def forward(self, z: Tensor, code: Tensor, mask: Tensor) -> Tensor:
-        """z and the code of its times (B, T, d), mask (B, T)."""
+        """z (B, T, d) and the code of its times (B, T, code), mask (B, T)."""
         logits = self.score(torch.cat([z, code], -1)).squeeze(-1) + (1 - mask) * BLOCKED
         pooled: Tensor = (logits.softmax(1).unsqueeze(1) @ z).squeeze(1)
         return pooled * any_row(mask).unsqueeze(-1)

@@ -120,10 +120,10 @@ def modality_cross_entropy(logits: Tensor, present: Tensor, weight: Tensor) -> T
 
 
 def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
-    """Jensen-Shannon divergence of the distributions p, q (n, C), mean over n, in [0, ln 2]."""
+    """Jensen-Shannon divergence (n,) of the distributions p, q (n, C), in [0, ln 2]."""
     middle = (p + q) / 2
 
     def relative(a: Tensor) -> Tensor:
         return (torch.xlogy(a, a) - torch.xlogy(a, middle)).sum(-1)
 
-    return ((relative(p) + relative(q)) / 2).mean()
+    return (relative(p) + relative(q)) / 2

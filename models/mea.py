@@ -229,7 +229,7 @@ class MEA(FusionModel):
         self.agnostic = _perceptron(c.d, c.d_h, c.d_h)
         self.graph_exclusive, self.graph_agnostic = DecoupledGraph(c.d_h, c.self_loops), DecoupledGraph(c.d_h, c.self_loops)
         self.head = nn.Sequential(nn.Linear(2 * c.d_h, c.d_h), nn.GELU(), nn.Dropout(c.dropout), nn.Linear(c.d_h, outputs))
-        self.evidence = Evidence(c.d_h, outputs) if c.evidence else None
+        self.evidence = Evidence((c.d_h,) * 3, outputs) if c.evidence else None
         self.discriminate_modality = _perceptron(c.d_h, c.d_h, N_MODALITIES)
         self.discriminate_importance = nn.Linear(c.d_h, N_MODALITIES, bias=False)
 
@@ -251,7 +251,7 @@ class MEA(FusionModel):
         answer = self.head(torch.cat([self.graph_exclusive(h_e, present), self.graph_agnostic(h_a, present)], -1))
         own = torch.zeros_like(answer).unsqueeze(1).expand(-1, N_MODALITIES, -1)
         if self.evidence is not None:
-            own = self.evidence(h_e, streams)
+            own = self.evidence(h_e.unbind(1), streams)
             answer = answer + together(own, psi, present, c.classes)
         aux = Aux(
             present, h_e, h_a, self.discriminate_modality(h_e), self.discriminate_modality(reverse_gradient(h_a, c.reversal)),
