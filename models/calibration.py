@@ -11,16 +11,20 @@ from models.emotions import EMOTIONS, MODALITIES
 
 Floats = npt.NDArray[np.float32]
 PATTERNS = 2 ** len(MODALITIES)
-NEUTRAL_SHARE = 0.6
-CONVERSATION = {"happy": 0.330, "sad": 0.129, "angry": 0.210, "fearful": 0.051, "disgusted": 0.051, "surprised": 0.228}
-"""Shares of the emotions among the emotional utterances of conversations: MELD's training part (Poria et al. 2019)."""
+CONVERSATION = {
+    "neutral": 0.4715, "happy": 0.1745, "sad": 0.0684, "angry": 0.1110, "fearful": 0.0268, "disgusted": 0.0271, "surprised": 0.1206,
+}
+"""How often each emotion occurs in conversation: the shares of MELD's training part (Poria et al. 2019)."""
 
 
-def stated_prior(neutral: float = NEUTRAL_SHARE) -> Floats:
-    """A prior with this share of neutral, the other emotions in the proportions of `CONVERSATION`; (7,)."""
-    rest = sum(CONVERSATION.values())
-    shares = [neutral if emotion == "neutral" else (1 - neutral) * CONVERSATION[emotion] / rest for emotion in EMOTIONS]
-    return np.array(shares, np.float32)
+def stated_prior(neutral: float | None = None) -> Floats:
+    """The prior `CONVERSATION` (7,); with `neutral` that share of neutral and the rest in proportion."""
+    prior = np.array([CONVERSATION[emotion] for emotion in EMOTIONS], np.float64)
+    if neutral is not None:
+        is_neutral = np.array([emotion == "neutral" for emotion in EMOTIONS])
+        prior = np.where(is_neutral, neutral, prior * (1 - neutral) / prior[~is_neutral].sum())
+    shares: Floats = (prior / prior.sum()).astype(np.float32)
+    return shares
 
 
 def pattern(present: npt.ArrayLike) -> npt.NDArray[np.int64]:

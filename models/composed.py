@@ -39,6 +39,9 @@ class Composition:
 
     subsets: tuple[float, ...] = (0.12, 0.16, 0.20, 0.06, 0.08, 0.24, 0.14)
     """Of `SUBSETS`; text is there in 40 %."""
+    shares: tuple[float, ...] = (1.0,) * len(EMOTIONS)
+    """How often each emotion is a window's state at the end, in proportion. Training lowers the rare ones, whose few items would be
+    learnt by heart, and sets its logits right for it."""
     change: float = 0.5
     """Odds that the state changes within the window (where no voice decides it)."""
     conflict: float = 0.2
@@ -123,7 +126,7 @@ class Composer:
             chosen = int(draw.choice(self._sentences))
             self._speak(draw, out[0], _Course([-self.spec.seconds], [-1]), chosen)
             return np.zeros(7, np.float32), self.material.texts.affect[chosen]
-        end = int(draw.integers(len(EMOTIONS)))
+        end = int(draw.choice(len(EMOTIONS), p=np.array(c.shares) / sum(c.shares)))
         course, odd = self._course(draw, end), None
         if sum(subset) > 1 and draw.random() < c.conflict:
             odd = str(draw.choice([m for m in MODALITIES if here[m]]))

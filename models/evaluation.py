@@ -28,6 +28,8 @@ from models.window import Sequence, Window, empty
 
 FRAMES, FRAME_S = 100, 0.04
 WORD_S = 0.16
+HEAVY = 0.6
+"""Share of neutral in the neutral-heavy figures."""
 
 
 def evaluate(
@@ -130,7 +132,7 @@ def composed(engine: Engine, composer: Composer, windows: int) -> dict[str, Any]
         if sum(subset) > 1:
             out[name] |= {"model_mixed": _soft(p, truth, split), "product_mixed": _soft(product, truth, split)}
         heavy = _neutral_heavy(truth, known)
-        shifted = engine.calibration.with_prior(stated_prior())(*engine.logits(window)[::3])
+        shifted = engine.calibration.with_prior(stated_prior(HEAVY))(*engine.logits(window)[::3])
         out[name]["neutral_heavy_calibration_error"] = metrics.soft_calibration_error(shifted[heavy], truth.classes[heavy])
     return out
 
@@ -181,9 +183,9 @@ def _soft(p: Floats, truth: Truth, rows: np.ndarray) -> dict[str, float]:
 
 
 def _neutral_heavy(truth: Truth, known: np.ndarray) -> Ints:
-    """Rows resampled to the stated prior by their main emotion."""
+    """Rows resampled to a neutral-heavy prior by their main emotion."""
     draw, label = np.random.default_rng(1), truth.classes.argmax(1)
-    odds = known * stated_prior()[label] / np.maximum(np.bincount(label[known], minlength=7), 1)[label]
+    odds = known * stated_prior(HEAVY)[label] / np.maximum(np.bincount(label[known], minlength=7), 1)[label]
     chosen: Ints = draw.choice(len(label), 4 * len(label), p=odds / odds.sum())
     return chosen
 

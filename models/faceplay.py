@@ -49,7 +49,10 @@ class FacePlay:
         out.x[:n], out.t[:n], out.mask[:n] = x, t, 1
 
     def _still(self, draw: np.random.Generator, emotion: int, misread: Floats | None) -> Floats:
-        rows: Floats = self.faces.rows[pick(draw, self._pools[emotion], misread, emotion)].astype(np.float32)
+        """Rows (VARIANTS, D) of a face; half of the time somewhere between two faces of the emotion, since rare ones have few."""
+        one, other = (self.faces.rows[pick(draw, self._pools[emotion], misread, emotion)].astype(np.float32) for _ in range(2))
+        share = draw.uniform(0, 1) if draw.random() < 0.5 else 1.0
+        rows: Floats = share * one + (1 - share) * other
         return rows
 
     def _times(self, draw: np.random.Generator, lag: float) -> Floats:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.encoders.facefront import FaceFront
 from models.encoders.voice import VoiceFront
 from models.encoders.wordfront import WordFront
 from models.layers import Patches, Rows, any_row
@@ -101,7 +102,7 @@ class Fronts(nn.ModuleList):
         if c.front == "patches":
             super().__init__([
                 WordFront(widths[0], reads=c.evidence), VoiceFront(widths[1], stride=c.strides[1], reads=c.evidence),
-                Patches(c.dims[2], widths[2], c.kernels[2], c.strides[2]),
+                FaceFront(c.dims[2], widths[2], c.kernels[2], c.strides[2], reads=c.evidence),
             ])
         elif c.front == "none":
             super().__init__(Rows() for _ in range(N_MODALITIES))

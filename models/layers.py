@@ -86,7 +86,7 @@ class Patches(nn.Module):
         else:
             self.conv = nn.Conv1d(dim, d, stride, stride=stride, bias=bias)
 
-    def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """x (B, T, D), t and mask (B, T) -> tokens (B, N, d), their times and mask (B, N), N = ceil(T / stride); no reading of its own."""
         x = veil(self.standardise(shut(x, mask)), mask)
         x, tokens_t, tokens_mask, share = patch(x, t, mask, self.stride)

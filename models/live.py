@@ -24,6 +24,7 @@ from models import calibration, engine, material, metrics
 from models.composed import SUBSETS, Composer, Composition, Truth, misread_shares
 from models.datasets import cache_root
 from models.encoders import voice as voice_encoder
+from models.encoders.facefront import FaceFront
 from models.encoders.text import load_head
 from models.encoders.voice import VoiceFront, augment, level_free
 from models.encoders.wordfront import WordFront
@@ -39,6 +40,9 @@ from models.window import Window, WindowSpec
 
 VOICE_ONLY = (0, 1, 0)
 STRIDE = MEAConfig.live().strides[1]
+SHARES = tuple(float(share) for share in np.sqrt(calibration.stated_prior()))
+"""Emotions of training windows: by the square root of how often they occur. The loss is logit-adjusted (Menon et al. 2021, ICLR), so that
+the logits are those of balanced classes."""
 Log = Callable[[dict[str, Any]], None]
 
 
@@ -70,8 +74,8 @@ class LiveTraining:
     valid_windows: int = 900
     calibration_windows: int = 600
     """Validation windows for each presence pattern, other than those that choose the step."""
-    neutral: float = calibration.NEUTRAL_SHARE
-    """Share of neutral in the prior that the engine assumes."""
+    neutral: float | None = None
+    """Share of neutral in the prior that the engine assumes; that of conversations where it is not given."""
     lone_cap: float = 0.95
     """Most probability one emotion gets from one modality alone."""
     loss: MEALoss = field(default_factory=lambda: MEALoss(normalise_hsic=True, task=TaskLoss(evidence=0.3)))
@@ -113,7 +117,7 @@ class LiveTraining:
 
     def _composers(self, tell: material.Progress) -> tuple[Composer, Composer]:
         valid = Composer(material.load("valid", self.face, self.words, progress=tell))
-        truthful = Composition(as_misread=True, as_misheard=True)
+        truthful = Composition(as_misread=True, as_misheard=True, shares=SHARES)
         train = Composer(material.load("train", self.face, self.words, self.voice_copies, tell), composition=truthful)
         faces, texts = valid.material.faces, valid.material.texts
         train.misread = {"face": misread_shares(faces.label, faces.misread), "text": misread_shares(texts.label, texts.misread)}
@@ -135,17 +139,19 @@ class LiveTraining:
         torch.manual_seed(self.seed)
         model = MEA(MEAConfig.live())
         prepare(model, train.batch(512, (self.seed, 0))[0])
-        words, voices = model.fronts[0], model.fronts[1]
-        assert isinstance(words, WordFront) and isinstance(voices, VoiceFront)
+        words, voices, faces = model.fronts
+        assert isinstance(words, WordFront) and isinstance(voices, VoiceFront) and isinstance(faces, FaceFront) and faces.reader
         words.begin_as(load_head(self.words))
         voices.load_state_dict(voice.state_dict())
+        faces.reader.begin_as(torch.from_numpy(material.face_shares()))
         held, held_truth = valid.batch(self.valid_windows, 1)
         # These have learnt already; the voice front end would soon know its training speakers by heart.
-        slow = [*words.pretrained(), *voices.parameters()]
+        slow = [*words.pretrained(), *voices.parameters(), *faces.reader.parameters()]
         rest = [p for p in model.parameters() if all(p is not q for q in slow)]
         optimiser = torch.optim.AdamW([{"params": rest}, {"params": slow}], self.rate, weight_decay=self.decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [self.rate, self.rate / 10], total_steps=self.steps, pct_start=0.1)
         noise = torch.Generator().manual_seed(self.seed)
+        adjust = torch.tensor(SHARES).log()
         best, kept = float("inf"), {k: v.clone() for k, v in model.state_dict().items()}
         for step in range(self.steps):
             window, truth = train.batch(self.batch, (self.seed, 1, step))
@@ -153,7 +159,8 @@ class LiveTraining:
             inputs[3] = augment(inputs[3], inputs[5], noise)
             model.train()
             output, aux = model.study(*inputs)
-            loss, parts = self.loss(output, aux, targets(truth))
+            adjusted = output._replace(logits=output.logits + adjust), aux._replace(evidence=aux.evidence + adjust)
+            loss, parts = self.loss(*adjusted, targets(truth))
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), self.clip)

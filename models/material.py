@@ -121,6 +121,13 @@ def load_faces(split: str, weights: str | Path = "face", progress: Progress | No
     return Faces(rows, label, rows[:, 0, -len(EMOTIONS):].argmax(1) != label)
 
 
+def face_shares() -> Floats:
+    """Shares (7,) of the emotions in FER+'s training part, for which the expression network's posteriors are calibrated."""
+    votes = ferplus.load(data_root(), "train").votes.sum(0)
+    shares: Floats = (votes / votes.sum()).astype(np.float32)
+    return shares
+
+
 def variant(crop: Crops, which: int, draw: np.random.Generator) -> Crops:
     """The crop (48, 48) as a neighbouring video frame might show it: 0 as it is, 1-3 moved and relit, 4-5 speaking as well."""
     if which == 0:

@@ -1,0 +1,51 @@
+"""The face front end of the live models: face rows -> tokens, and what the expression network read in them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.emotions import EMOTIONS
+from models.layers import BLOCKED, Patches, any_row, shut, time_code
+
+CODE = 16
+
+
+class FaceReader(nn.Module):
+    """The network's own log-posteriors, averaged with learned weights by age, as logits under equal priors; (B, T, 7) -> (B, 7).
+
+    It begins as the plain rule of Bayes: log-posterior minus log-share of the emotion in the corpus. Few windows of rare emotions
+    cannot teach a fusion model to contradict a network that has seen every picture.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.age = nn.Linear(CODE, 1)
+        self.gain = nn.Parameter(torch.ones(1))
+        self.bias = nn.Parameter(torch.zeros(len(EMOTIONS)))
+
+    def begin_as(self, shares: Tensor) -> None:
+        """shares (7,) of the emotions where the posteriors were calibrated."""
+        with torch.no_grad():
+            self.bias.copy_(-shares.clamp_min(1e-3).log())
+
+    def read(self, x: Tensor, t: Tensor, mask: Tensor) -> Tensor:
+        """Face rows x (B, T, 39), t and mask (B, T)."""
+        weights = (self.age(time_code(t, CODE)).squeeze(-1) + (1 - mask) * BLOCKED).softmax(1)
+        pooled = (weights.unsqueeze(1) @ x[..., -len(EMOTIONS):]).squeeze(1)
+        logits: Tensor = (self.gain * pooled + self.bias) * any_row(mask).unsqueeze(-1)
+        return logits
+
+
+class FaceFront(Patches):
+    """Strided patches of face rows. With `reads` also the emotions the rows name themselves."""
+
+    def __init__(self, dim: int, d: int, kernel: int, stride: int, reads: bool = True) -> None:
+        super().__init__(dim, d, kernel, stride)
+        self.reader = FaceReader() if reads else None
+
+    def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """x (B, T, 39), t and mask (B, T) -> tokens (B, N, d), their times and mask (B, N), and what the rows say (B, 7)."""
+        said = self.reader.read(shut(x, mask), shut(t, mask), mask) if self.reader is not None else None
+        z, tokens_t, tokens_mask, _ = super().forward(x, t, mask)
+        return z, tokens_t, tokens_mask, said
