@@ -41,6 +41,11 @@ class Address:
     def local(self) -> bool:
         return self.host.startswith(LOCAL)
 
+    @property
+    def dialled(self) -> Address:
+        """Where to connect to from this host: one can bind to every interface, not call every interface."""
+        return Address("127.0.0.1", self.port) if self.host in ("*", "0.0.0.0") else self
+
     def endpoint(self, offset: int) -> str:
         return f"tcp://{self.host}:{self.port + offset}"
 
@@ -114,7 +119,7 @@ class Bus:
     """One process's connection to a hub: a socket to speak, one to listen, one to ask for the time. Use from one thread."""
 
     def __init__(self, address: Address | str = DEFAULT, keys: Keys | None = None) -> None:
-        self.address = Address.parse(address) if isinstance(address, str) else address
+        self.address = (Address.parse(address) if isinstance(address, str) else address).dialled
         self.keys = keys
         self._context: zmq.Context[Any] = zmq.Context()
         self.speaker = self._connect(zmq.PUB, self.address.speak)

@@ -58,7 +58,7 @@ class Client:
     def __init__(
         self, address: str = DEFAULT, timeout: float = 10.0, finals: bool | None = False, keys: str | Path | None = None, backlog: int = 50
     ) -> None:
-        self.address = Address.parse(address)
+        self.address = Address.parse(address).dialled
         self.timeout = timeout
         self.finals = finals
         self.backlog = backlog
@@ -221,7 +221,8 @@ class Client:
         if self.refused:
             return f"{waited}: {self.refused} messages were refused, the last because of {self._refusal}"
         if self._session is None:
-            return f"{waited}: no hub answers; start one with `affect run`, or give the address of the one that runs"
+            return (f"{waited}: no hub answers; start one with `affect run`, or give the address of the one that runs "
+                    "(and its keys if it has some)")
         if time.monotonic() - self._beacon_at > self.LOST:
             return f"{waited}: the hub has been silent for {time.monotonic() - self._beacon_at:.0f} s; start it again and go on reading"
         workers = ", ".join(f"{name} {state}" for name, state in sorted(self._session.workers.items())) or "none has joined"

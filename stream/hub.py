@@ -159,10 +159,8 @@ class Hub:
         if self._keys:
             self._keys.protect_client(listener)
             self._keys.protect_client(speaker)
-        host = "127.0.0.1" if self.address.host in ("*", "0.0.0.0") else self.address.host
-        inner = Address(host, self.address.port)
-        listener.connect(inner.listen)
-        speaker.connect(inner.speak)
+        listener.connect(self.address.dialled.listen)
+        speaker.connect(self.address.dialled.speak)
         for topic in ("hello", "status", "affect", "control"):
             listener.subscribe(topic)
         next_beacon = 0.0

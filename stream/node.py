@@ -157,7 +157,8 @@ class Node:
                 raise SessionLost("told to stop before the session began")
             if not heard and time.monotonic() > deadline:
                 raise SessionLost(
-                    f"no hub answers at {self.bus.address}; start one with `affect run` or `affect hub`, or give --hub ADDRESS")
+                    f"no hub answers at {self.bus.address}; start one with `affect run` or `affect hub`, or give --hub ADDRESS "
+                    "(and --keys FOLDER where it has keys)")
             if self.orphaned():
                 raise SessionLost("the process that started this worker is gone")
 

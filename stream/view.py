@@ -16,8 +16,8 @@ from stream.state import State
 STREAMS = (("face", "camera", "face"), ("voice", "microphone", "voice"), ("words", "transcriber", "text"), ("affect", "fusion", ""))
 """Each stream with the worker that makes it and the modality it feeds."""
 
-# Only colours that can be read on dark and on light ground, and never colour alone: states are words too.
-ACCENT, GOOD, CARE, BAD, PALE = "cyan", "green", "dark_orange3", "red", "dim"
+# Middle tones of the fixed palette, read equally well on dark and on light ground; and never colour alone: states are words too.
+ACCENT, GOOD, CARE, BAD, PALE = "turquoise4", "green4", "dark_orange3", "red3", "dim"
 STATES = {"running": ("●", GOOD), "ended": ("■", PALE), "failed": ("✕", BAD), "absent": ("·", PALE)}
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 PLAIN = str.maketrans("█▉▊▋▌▍▎▏●○■✕·◌│─┼▸→…", "####=== *oox.~|-+>>.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -14,6 +15,9 @@ import psutil
 import pytest
 from capturing import free_address
 from session import Listener, affect, untrained
+
+from stream.client import Client, ClientTimeout
+from stream.protocol import SECOND
 
 CLIP = Path(__file__).parents[1] / "stream/assets/sample.mp4"
 WINDOWS = 160
@@ -128,6 +132,28 @@ def test_what_cannot_start_says_one_line(weights: Path, arguments: tuple[str, ..
     assert done.returncode == 2
     lines = [said for said in done.stderr.splitlines() if said.startswith("affect:")]
     assert len(lines) == 1 and line in lines[0], done.stderr
+
+
+def test_beyond_loopback_only_those_with_keys_hear(weights: Path, tmp_path: Path) -> None:
+    port = free_address().rpartition(":")[2]
+    inside, keys = f"tcp://127.0.0.1:{port}", tmp_path / "keys"
+    command = affect("run", "--camera", "none", "--microphone", f"file:{CLIP}", "--transcriber", "none", "--model", weights, "--no-view",
+                     "--hub", f"tcp://0.0.0.0:{port}")
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
+    assert "can be reached from other machines" in refused.stderr and "affect keys" in refused.stderr
+    assert subprocess.run(affect("keys", keys), capture_output=True, timeout=60, check=True)
+    with Client(inside, timeout=90, keys=keys) as friend, Client(inside, timeout=3) as stranger, \
+            subprocess.Popen([*command, "--keys", str(keys)]) as process:
+        try:
+            ends = [result.t for result, _ in zip(friend, range(20), strict=False)]
+            assert {b - a for a, b in itertools.pairwise(ends)} == {SECOND // 10}
+            with pytest.raises(ClientTimeout, match="no hub answers"):
+                next(iter(stranger))
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
 
 
 def test_a_taken_port_says_so(weights: Path) -> None:

@@ -118,9 +118,8 @@ def test_keys_let_in_and_keep_out(tmp_path: Path) -> None:
             speaker.start()
             assert next(results).top == "happy"
         for wrong in (None, others.folder):
-            with Client(inside, timeout=1.5, keys=wrong) as stranger, pytest.raises(ClientTimeout) as refused:
+            with Client(inside, timeout=3, keys=wrong) as stranger, pytest.raises(ClientTimeout, match="its keys if it has some"):
                 next(iter(stranger))
-            assert str(refused.value)
         stop.set()
         speaker.join(5)
         node.bus.close()
