@@ -17,7 +17,7 @@ from torch.nn import functional
 from models.encoders.facefront import FaceFront
 from models.encoders.voice import VoiceFront
 from models.encoders.wordfront import WordFront
-from models.layers import Patches, Rows, any_row
+from models.layers import Patches, Rows, any_row, no_code, position_code, time_code
 
 N_MODALITIES = 3
 Config = TypeVar("Config", bound="FusionConfig")
@@ -46,13 +46,15 @@ class Encoded(NamedTuple):
 class FusionConfig:
     """What the configurations of all fusion models share. A tuple has one entry a modality, in the order text, voice, face."""
 
-    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"front": ("conv", "patches", "none")}
+    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"front": ("conv", "patches", "none"), "time": ("none", "position", "seconds")}
     """Allowed values of the fields that are choices."""
 
     dims: tuple[int, int, int] = (67, 44, 39)
     """Columns of the feature rows."""
     rows: tuple[int, int, int] = (24, 200, 120)
     """Window capacity."""
+    use: tuple[int, ...] = (0, 1, 2)
+    """Which modalities are looked at at all: subset models and unimodal baselines leave some out."""
     d: int = 40
     classes: int = 7
     affect: int = 2
@@ -66,6 +68,9 @@ class FusionConfig:
     """Whether the Conv1d of `front="conv"` adds a bias (MulT's and UCRN's code does not)."""
     kernels: tuple[int, int, int] = (3, 3, 3)
     strides: tuple[int, int, int] = (1, 1, 1)
+    time: str = "position"
+    """What tells a model where a row stands: "none", "position" (row numbers, as most papers) or "seconds" (the rows' own times, which
+    irregular streams need)."""
     dropout: float = 0.1
     dropout_in: float = 0.0
     """Of the text's features."""
@@ -78,6 +83,8 @@ class FusionConfig:
         for name, allowed in self.OPTIONS.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{type(self).__name__}.{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
+        if not self.use or tuple(sorted(set(self.use) & {0, 1, 2})) != tuple(self.use):
+            raise ValueError(f"{type(self).__name__}.use is {self.use}; it must name some of 0 (text), 1 (voice), 2 (face), in this order")
 
     @classmethod
     def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:
@@ -105,16 +112,17 @@ class Fronts(nn.ModuleList):
                 FaceFront(c.dims[2], widths[2], c.kernels[2], c.strides[2], reads=c.evidence),
             ])
         elif c.front == "none":
-            super().__init__(Rows() for _ in range(N_MODALITIES))
+            super().__init__(Rows(dim) for dim in c.dims)
         else:
             super().__init__(Patches(c.dims[m], widths[m], c.kernels[m], c.strides[m], c.front_bias) for m in range(N_MODALITIES))
-        self.dropout_in = c.dropout_in
+        self.dropout_in, self.use = c.dropout_in, c.use
 
     def forward(self, *sequences: Tensor) -> tuple[list[Encoded], Tensor]:
         """x (B, T, D), t (B, T) seconds relative to the window's end, mask (B, T) of each modality -> tokens, presence (B, 3)."""
         out = []
         for m, front in enumerate(self):
             x, t, mask = sequences[3 * m: 3 * m + 3]
+            mask = mask if m in self.use else torch.zeros_like(mask)
             out.append(Encoded(*front(functional.dropout(x, self.dropout_in, self.training) if m == 0 else x, t, mask)))
         return out, torch.stack([any_row(one.mask) for one in out], 1)
 
@@ -143,10 +151,19 @@ def together(own: Tensor, weights: Tensor, present: Tensor, classes: int) -> Ten
     return torch.cat([logits, (own[..., classes:] * weights.unsqueeze(-1)).sum(1)], -1)
 
 
+class PlainAux(NamedTuple):
+    """What the loss needs of a model without terms of its own: present (B, 3); evidence (B, 3, classes) each modality's own logits,
+    zeros without `evidence`."""
+
+    present: Tensor
+    evidence: Tensor
+
+
 class FusionModel(nn.Module):
     """The base of the fusion models: `forward` answers, `study` answers and tells what the model's loss needs besides."""
 
     fronts: Fronts
+    evidence: Evidence | None
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
@@ -162,6 +179,23 @@ class FusionModel(nn.Module):
     def study(self, *sequences: Tensor) -> tuple[Output, Any]:
         """As `forward`, with what the loss needs."""
         raise NotImplementedError
+
+    def codes(self, streams: Sequence[Encoded], d: int) -> list[Tensor]:
+        """The code (B, N, d) of each modality's token times, as the configuration's `time` says."""
+        code = {"none": no_code, "position": position_code, "seconds": time_code}[self.config.time]
+        return [code(one.t, d) for one in streams]
+
+    def conclude(
+        self, answer: Tensor, hs: Sequence[Tensor], weights: Tensor, streams: Sequence[Encoded], present: Tensor,
+    ) -> tuple[Output, Tensor]:
+        """answer (B, classes + affect) and, with `evidence`, the modalities' own readings of hs, one (B, width) each, weighted by
+        weights (B, 3) -> the output and the own logits (B, 3, classes)."""
+        c: FusionConfig = self.config
+        own = torch.zeros_like(answer).unsqueeze(1).expand(-1, N_MODALITIES, -1)
+        if self.evidence is not None:
+            own = self.evidence(hs, streams)
+            answer = answer + together(own, weights, present, c.classes)
+        return self.output(answer, weights), own[..., :c.classes]
 
     def output(self, answer: Tensor, weights: Tensor) -> Output:
         """answer (B, classes + affect) -> logits, values, weights."""

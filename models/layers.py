@@ -49,6 +49,24 @@ def position_code(t: Tensor, d: int) -> Tensor:
     return sinusoids(rows, d, 2 * math.pi, 2 * math.pi * 1e4)
 
 
+def no_code(t: Tensor, d: int) -> Tensor:
+    """Zeros in the place of a code, for models that are told neither positions nor times."""
+    return torch.zeros_like(t).unsqueeze(-1).expand(-1, -1, d)
+
+
+def segment_of(t: Tensor, mask: Tensor, segments: int, seconds: float | None = None) -> Tensor:
+    """The segment 0, 1, ..., segments - 1 that each row of t, mask (B, T) falls in, as floats (B, T).
+
+    With `seconds` the window's time is cut into equal pieces; else the rows in front of the mask are, the last piece taking the
+    remainder (so that padding moves nothing).
+    """
+    if seconds is not None:
+        return ((t / seconds + 1) * segments).floor().clamp(0, segments - 1)
+    rows = torch.arange(t.shape[1], device=t.device, dtype=t.dtype).expand_as(t)
+    each = (mask.sum(1, keepdim=True) / segments).floor().clamp_min(1)
+    return (rows / each).floor().clamp_max(segments - 1)
+
+
 class Standardise(nn.Module):
     """(x - mean) / std by column, fixed numbers taken from the training data by `fit`; the identity before that."""
 
@@ -96,11 +114,15 @@ class Patches(nn.Module):
 
 
 class Rows(nn.Module):
-    """Rows as they are, for models that begin with a recurrent layer."""
+    """Rows as they are, standardised, for models that begin with a recurrent layer."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.standardise = Standardise(dim)
 
     def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """x (B, T, D), t and mask (B, T) -> the same with zeros behind the mask."""
-        return shut(x, mask), shut(t, mask), mask, None
+        return veil(self.standardise(shut(x, mask)), mask), shut(t, mask), mask, None
 
 
 def patch(x: Tensor, t: Tensor, mask: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.fusion import Output
+from models.fusion import Output, PlainAux
 
 
 @dataclass(frozen=True)
 class Targets:
     """classes (n, C) soft labels; class_weight (n,), 0 where the class is unknown; affect (n, 2) valence and arousal in [-1, 1];
-    affect_weight (n,)."""
+    affect_weight (n,). Corpora labelled step by step (IACA) also give steps (n, L, k), the values at L steps of equal length through the
+    window, and steps_weight (n, L), 0 where a step has no label."""
 
     classes: Tensor
     class_weight: Tensor
     affect: Tensor
     affect_weight: Tensor
+    steps: Tensor | None = None
+    steps_weight: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,17 @@ class TaskLoss:
 def total(parts: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
     """The sum of a loss's parts, and the parts as numbers."""
     return torch.stack(list(parts.values())).sum(), {name: float(value.detach()) for name, value in parts.items()}
+
+
+@dataclass(frozen=True)
+class PlainLoss:
+    """L_task alone, for models without terms of their own (MSAF and the references)."""
+
+    task: TaskLoss = field(default_factory=TaskLoss)
+
+    def __call__(self, output: Output, aux: PlainAux, targets: Targets) -> tuple[Tensor, dict[str, float]]:
+        """The loss and its parts by name."""
+        return total(self.task.parts(output, aux.evidence, aux.present, targets))
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:

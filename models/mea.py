@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.fusion import N_MODALITIES, Evidence, Fronts, FusionConfig, FusionModel, Output, together
+from models.fusion import N_MODALITIES, Evidence, Fronts, FusionConfig, FusionModel, Output
 from models.layers import (
     BLOCKED,
     AttentionPool,
@@ -28,10 +28,8 @@ from models.layers import (
     last_row,
     mean_over_time,
     merge_heads,
-    position_code,
     reverse_gradient,
     split_heads,
-    time_code,
     veil,
 )
 from models.losses import Targets, TaskLoss, disentangling, importance_weights, modality_cross_entropy, total
@@ -43,7 +41,7 @@ class MEAConfig(FusionConfig):
 
     OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         **FusionConfig.OPTIONS, "psa_mix": ("literal", "logits", "convex"), "wal": ("mean", "lowrank"), "wal_scale": ("sum", "count"),
-        "pool": ("mean", "last", "attention"), "temporal": ("bilstm", "conv"), "time": ("position", "seconds"),
+        "pool": ("mean", "last", "attention"), "temporal": ("bilstm", "conv"),
     }
 
     d_h: int = 64
@@ -68,8 +66,6 @@ class MEAConfig(FusionConfig):
     """How a sequence becomes one vector before eq. 11 and 12, which the paper does not say: "mean", "last" or "attention"."""
     temporal: str = "bilstm"
     """"bilstm" (eq. 1) or "conv"."""
-    time: str = "position"
-    """"position" codes row numbers (the paper); "seconds" codes the rows' own times, which irregular streams need."""
     ffn: int = 4
     reversal: float = 1.0
 
@@ -237,7 +233,7 @@ class MEA(FusionModel):
         """As `forward`, with what `MEALoss` needs."""
         c: MEAConfig = self.config
         streams, present = self.fronts(*sequences)
-        codes = [time_code(one.t, c.d) if c.time == "seconds" else position_code(one.t, c.d) for one in streams]
+        codes = self.codes(streams, c.d)
         masks = [one.mask for one in streams]
         zs = [encode(veil(one.z + code, one.mask), one.mask) for encode, one, code in zip(self.temporal, streams, codes, strict=True)]
 
@@ -249,15 +245,12 @@ class MEA(FusionModel):
         h_a = self.agnostic(torch.stack([self._pool(N_MODALITIES + m, agnostic[m], codes[m], masks[m]) for m in range(N_MODALITIES)], 1))
 
         answer = self.head(torch.cat([self.graph_exclusive(h_e, present), self.graph_agnostic(h_a, present)], -1))
-        own = torch.zeros_like(answer).unsqueeze(1).expand(-1, N_MODALITIES, -1)
-        if self.evidence is not None:
-            own = self.evidence(h_e.unbind(1), streams)
-            answer = answer + together(own, psi, present, c.classes)
+        output, own = self.conclude(answer, h_e.unbind(1), psi, streams, present)
         aux = Aux(
             present, h_e, h_a, self.discriminate_modality(h_e), self.discriminate_modality(reverse_gradient(h_a, c.reversal)),
-            self.discriminate_importance(h_a.detach()), own[..., :c.classes],
+            self.discriminate_importance(h_a.detach()), own,
         )
-        return self.output(answer, psi), aux
+        return output, aux
 
     def _exclusive(self, zs: list[Tensor], masks: list[Tensor], present: Tensor) -> tuple[list[Tensor], Tensor]:
         """The first branch: PSA layers with the prediction chain, a WAL after each."""

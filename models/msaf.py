@@ -7,16 +7,15 @@ encoder a modality. Section 3.1 of the paper: split (channel blocks), join (one 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.fusion import N_MODALITIES, Evidence, Fronts, FusionConfig, FusionModel, Output, together
-from models.layers import BLOCKED, AttentionPool, ConvEncoder, any_row, last_row, mean_over_time, position_code, time_code, veil
-from models.losses import Targets, TaskLoss, total
+from models.fusion import N_MODALITIES, Evidence, Fronts, FusionConfig, FusionModel, Output, PlainAux
+from models.layers import BLOCKED, AttentionPool, ConvEncoder, any_row, last_row, mean_over_time, segment_of, veil
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class MSAFConfig(FusionConfig):
     widths: tuple[int, int, int] = (128, 64, 32)
     """Channels of each encoder (the MOSEI network: BERT text, COVAREP, Facet)."""
     block: int = 16
-    """C: channels of a block; half of the narrowest modality in every published network."""
+    """C: channels of a block; half of the narrowest modality in every published network. Need not divide a modality's channels."""
     reduction: int = 2
     """r: the join works with C / r channels."""
     block_dropout: float = 0.2
@@ -72,8 +71,8 @@ class MSAFConfig(FusionConfig):
     def live(cls, **changes: Any) -> MSAFConfig:
         """What the engine runs: convolutions, attention after every stage, time cut in seconds."""
         live = cls(
-            widths=(48, 48, 48), d=48, front="patches", strides=(1, 8, 8), norm="layer", lowest=0.2, rescale=True, segments=4,
-            segment="seconds", stages=3, insertions=(1, 2, 3), temporal="conv", pool="attention", evidence=True, dropout_in=0.1,
+            widths=(40, 40, 40), block=20, front="patches", strides=(1, 8, 8), norm="layer", lowest=0.2, rescale=True, segments=4,
+            segment="seconds", stages=3, insertions=(1, 2), temporal="conv", pool="attention", time="seconds", evidence=True, dropout_in=0.1,
         )
         return replace(live, **changes)
 
@@ -127,10 +126,11 @@ class SegmentedAttention(nn.Module):
         blocks = [first.split(x, m) for m, x in enumerate(xs)]
         keeps = [self._keep(x) for x in blocks]
         blocks = [x * keep for x, keep in zip(blocks, keeps, strict=True)]
+        places = [segment_of(t, mask, c.segments, c.seconds if c.segment == "seconds" else None) for t, mask in zip(ts, masks, strict=True)]
         gains = [torch.zeros_like(x) for x in blocks]
         masses, used = [], []
         for s, segment in enumerate(self.segments):
-            members = [mask * self._member(s, t) for t, mask in zip(ts, masks, strict=True)]
+            members = [mask * (place == s) for place, mask in zip(places, masks, strict=True)]
             attention, mass = segment(blocks, members)
             gains = [g + member[:, :, None, None] * a.unsqueeze(1) for g, member, a in zip(gains, members, attention, strict=True)]
             masses.append(mass)
@@ -146,24 +146,6 @@ class SegmentedAttention(nn.Module):
     def _keep(self, x: Tensor) -> Tensor:
         """Block dropout: whole blocks (B, 1, n, 1) are zeroed in training, the others scaled up."""
         return functional.dropout(torch.ones_like(x[:, :1, :, :1]), self.c.block_dropout, self.training)
-
-    def _member(self, s: int, t: Tensor) -> Tensor:
-        """1 where a row belongs to segment s; (B, T)."""
-        q = self.c.segments
-        if self.c.segment == "seconds":
-            place = ((t / self.c.seconds + 1) * q).floor().clamp(0, q - 1)
-        else:
-            rows = torch.arange(t.shape[1], device=t.device)
-            place = (rows // max(t.shape[1] // q, 1)).clamp(max=q - 1).to(t.dtype).expand_as(t)  # the last segment takes the remainder
-        return (place == s).to(t.dtype)
-
-
-class Aux(NamedTuple):
-    """present (B, 3); evidence (B, 3, classes), zeros without `evidence`; attention (B, insertions, 3) mass a modality."""
-
-    present: Tensor
-    evidence: Tensor
-    attention: Tensor
 
 
 class MSAF(FusionModel):
@@ -186,12 +168,12 @@ class MSAF(FusionModel):
         )
         self.evidence = Evidence(c.widths, outputs) if c.evidence else None
 
-    def study(self, *sequences: Tensor) -> tuple[Output, Aux]:
-        """As `forward`, with what `MSAFLoss` needs."""
+    def study(self, *sequences: Tensor) -> tuple[Output, PlainAux]:
+        """As `forward`, with what the loss needs."""
         c: MSAFConfig = self.config
         streams, present = self.fronts(*sequences)
         ts, masks = [one.t for one in streams], [one.mask for one in streams]
-        code = [time_code(t, c.d) if c.segment == "seconds" else position_code(t, c.d) for t in ts]
+        codes = self.codes(streams, c.d)
         xs, masses = [one.z for one in streams], []
         for k, stage in enumerate(self.stages, 1):
             assert isinstance(stage, nn.ModuleList)
@@ -200,17 +182,14 @@ class MSAF(FusionModel):
                 xs, mass = self.attention[str(k)](xs, ts, masks)
                 masses.append(mass)
         weights = torch.stack(masses, 1).mean(1) if masses else present / present.sum(1, keepdim=True).clamp_min(1)
-        pooled = [self._pool(m, xs[m], code[m], masks[m]) for m in range(N_MODALITIES)]
+        pooled = [self._pool(m, xs[m], codes[m], masks[m]) for m in range(N_MODALITIES)]
         if c.combine == "concat":
             answer = self.heads[0](self.drop(torch.cat(pooled, 1)))
         else:
             answer = torch.stack([head(self.drop(h)) * here for head, h, here in
                                   zip(self.heads, pooled, present.split(1, 1), strict=True)]).sum(0)
-        own = torch.zeros_like(answer).unsqueeze(1).expand(-1, N_MODALITIES, -1)
-        if self.evidence is not None:
-            own = self.evidence(pooled, streams)
-            answer = answer + together(own, weights, present, c.classes)
-        return self.output(answer, weights), Aux(present, own[..., :c.classes], torch.stack(masses, 1) if masses else weights.unsqueeze(1))
+        output, own = self.conclude(answer, pooled, weights, streams, present)
+        return output, PlainAux(present, own)
 
     def _pool(self, m: int, x: Tensor, code: Tensor, mask: Tensor) -> Tensor:
         if self.pools is not None:
@@ -232,14 +211,3 @@ class _Recurrent(nn.Module):
 
 def _stage(c: MSAFConfig, inputs: int, width: int) -> nn.Module:
     return _Recurrent(inputs, width) if c.temporal == "lstm" else ConvEncoder(width, layers=1)
-
-
-@dataclass(frozen=True)
-class MSAFLoss:
-    """L_task alone: cross-entropy (RAVDESS, NTU) or squared error (MOSEI)."""
-
-    task: TaskLoss = field(default_factory=TaskLoss)
-
-    def __call__(self, output: Output, aux: Aux, targets: Targets) -> tuple[Tensor, dict[str, float]]:
-        """The loss and its parts by name."""
-        return total(self.task.parts(output, aux.evidence, aux.present, targets))

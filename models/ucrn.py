@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.fusion import N_MODALITIES, Evidence, Fronts, FusionConfig, FusionModel, Output, together
-from models.layers import BLOCKED, any_row, last_row, position_code, time_code, veil
+from models.fusion import N_MODALITIES, Evidence, Fronts, FusionConfig, FusionModel, Output
+from models.layers import BLOCKED, any_row, last_row, veil
 from models.losses import Targets, TaskLoss, jensen_shannon, total
 from models.transformer import TransformerEncoder
 
@@ -25,7 +25,7 @@ class UCRNConfig(FusionConfig):
     """Sizes and options."""
 
     OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        **FusionConfig.OPTIONS, "time": ("none", "position", "seconds"), "steps": ("rows", "attention", "last"),
+        **FusionConfig.OPTIONS, "urm": ("code", "figure"), "steps": ("rows", "attention", "last"),
     }
 
     d: int = 30
@@ -33,24 +33,29 @@ class UCRNConfig(FusionConfig):
     front_bias: bool = False
     heads: int = 3
     crm_heads: int = 3
+    urm: str = "code"
+    """A refinement step as the public code has it (a pre-norm transformer layer), or as the figure draws it: heads and residual are
+    added before FC1; then normalisation, FC2, non-linearity, FC3, residual."""
     urm_layers: int = 5
     """Iterations of the unimodal refinement."""
     crm_layers: int = 5
     ffn: int = 4
     causal: bool = True
-    """URM rows see earlier rows only, as in the public code."""
+    """Rows see earlier rows only, as in the public code."""
     time: str = "none"
-    """"none" (the public code), "position" or "seconds": what tells the transformers where a row stands."""
     steps: str = "rows"
     """How T rows become `temporal` refined steps: "rows" weighs rows by their number (Conv1d over the time axis), "attention" by what
-    they hold and when, "last" takes the last row."""
+    they hold and when, "last" takes the last row alone, once."""
     temporal: int = 5
     """Refined steps a modality. The public default 1 leaves the crossmodal attention nothing to attend to."""
     squeeze: int = 0
     """Width of SQIL's bottleneck; 0 means max(4, d // 16). The public code's d // 16 is 1."""
     attention_dropout: float = 0.1
     """Of text and of the CRM; voice and face have none."""
+    dropout_embed: float = 0.25
+    """Of what enters the transformers."""
     dropout_out: float = 0.5
+
     @classmethod
     def paper(cls, dims: tuple[int, int, int] = (300, 74, 35), **changes: Any) -> UCRNConfig:
         """The public code's size."""
@@ -61,8 +66,8 @@ class UCRNConfig(FusionConfig):
     def live(cls, **changes: Any) -> UCRNConfig:
         """What the engine runs: fewer layers, seconds for positions, steps by attention."""
         live = cls(
-            d=40, heads=4, crm_heads=8, urm_layers=2, crm_layers=2, ffn=2, causal=False, time="seconds", steps="attention", temporal=4,
-            front="patches", front_bias=True, kernels=(3, 3, 3), strides=(1, 8, 8), evidence=True, dropout_in=0.1, dropout_out=0.2,
+            d=40, heads=5, crm_heads=5, urm_layers=2, crm_layers=2, ffn=2, causal=False, time="seconds", steps="attention", temporal=4,
+            front="patches", kernels=(3, 3, 3), strides=(1, 8, 8), evidence=True, dropout_in=0.1, dropout_embed=0.0, dropout_out=0.2,
         )
         return replace(live, **changes)
 
@@ -104,7 +109,7 @@ class Steps(nn.Module):
 
 
 class Aux(NamedTuple):
-    """present (B, 3); evidence (B, 3, classes), zeros without `evidence`; refined x^U before SQIL, (B, 3, K * d)."""
+    """present (B, 3); evidence (B, 3, classes), zeros without `evidence`; refined x^U before SQIL, (B, 3, K, d)."""
 
     present: Tensor
     evidence: Tensor
@@ -112,7 +117,8 @@ class Aux(NamedTuple):
 
 
 class UCRN(FusionModel):
-    """URM and SQIL a modality, CRM over all. An absent modality's steps are zeros, so one model serves every subset.
+    """URM and SQIL a modality, CRM over all. An absent modality's steps are zeros, so one model serves every subset; with `use` the CRM is
+    as narrow as that of the public code's subset models.
 
     weights: each modality's share of the size of what enters the CRM.
     """
@@ -120,15 +126,17 @@ class UCRN(FusionModel):
     def __init__(self, config: UCRNConfig | None = None) -> None:
         c = config or UCRNConfig()
         super().__init__(c)
-        outputs, wide = c.classes + c.affect, N_MODALITIES * c.d
+        outputs, wide = c.classes + c.affect, len(c.use) * c.d
         self.fronts = Fronts(c)
         self.urm = nn.ModuleList(
-            TransformerEncoder(c.d, c.heads, c.urm_layers, c.dropout, c.attention_dropout if m == 0 else 0.0, c.causal, ffn=c.ffn)
-            for m in range(N_MODALITIES)
+            TransformerEncoder(
+                c.d, c.heads, c.urm_layers, c.ffn, c.dropout, c.attention_dropout if m == 0 else 0.0, c.dropout_embed, c.causal,
+                residual_first=c.urm == "figure",
+            ) for m in range(N_MODALITIES)
         )
         self.steps = nn.ModuleList(Steps(c, rows) for rows in c.tokens)
         self.sqil = nn.ModuleList(SelfQuality(c.d, c.squeeze) for _ in range(N_MODALITIES))
-        self.crm = TransformerEncoder(wide, c.crm_heads, c.crm_layers, c.dropout, c.attention_dropout, c.causal, ffn=c.ffn)
+        self.crm = TransformerEncoder(wide, c.crm_heads, c.crm_layers, c.ffn, c.dropout, c.attention_dropout, c.dropout_embed, c.causal)
         self.inner, self.outer, self.head = nn.Linear(wide, wide), nn.Linear(wide, wide), nn.Linear(wide, outputs)
         self.drop = nn.Dropout(c.dropout_out)
         self.evidence = Evidence((c.d,) * 3, outputs) if c.evidence else None
@@ -138,22 +146,16 @@ class UCRN(FusionModel):
         c: UCRNConfig = self.config
         streams, present = self.fronts(*sequences)
         refined = []
-        for one, urm, steps in zip(streams, self.urm, self.steps, strict=True):
-            code = position_code(one.t, c.d) if c.time == "position" else time_code(one.t, c.d)
-            x = urm(one.z, one.mask, code=None if c.time == "none" else code)
-            refined.append(steps(x, code, one.mask) * any_row(one.mask)[:, None, None])
+        for one, code, urm, steps in zip(streams, self.codes(streams, c.d), self.urm, self.steps, strict=True):
+            refined.append(steps(urm(one.z, one.mask, code), code, one.mask) * any_row(one.mask)[:, None, None])
         better = [sqil(x) for sqil, x in zip(self.sqil, refined, strict=True)]
-        joined = torch.cat(better, -1)
-        h = self.crm(joined, torch.ones_like(joined[..., 0]))[:, -1]
+        joined = torch.cat([better[m] for m in c.use], -1)
+        h = self.crm(joined, torch.ones_like(joined[..., 0]), torch.zeros_like(joined))[:, -1]
         h = h + self.outer(self.drop(functional.relu(self.inner(h))))
-        answer = self.head(h)
         size = torch.stack([x.square().mean((1, 2)) for x in better], 1).clamp_min(1e-9).sqrt() * present
         weights = size / size.sum(1, keepdim=True).clamp_min(1e-9)
-        own = torch.zeros_like(answer).unsqueeze(1).expand(-1, N_MODALITIES, -1)
-        if self.evidence is not None:
-            own = self.evidence([x.mean(1) for x in better], streams)
-            answer = answer + together(own, weights, present, c.classes)
-        return self.output(answer, weights), Aux(present, own[..., :c.classes], torch.stack([x.flatten(1) for x in refined], 1))
+        output, own = self.conclude(self.head(h), [x.mean(1) for x in better], weights, streams, present)
+        return output, Aux(present, own, torch.stack(refined, 1))
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,8 @@ class UCRNLoss:
 
 
 def divergence(refined: Tensor, present: Tensor, kind: str = "js") -> Tensor:
-    """L_M of x^U (n, M, k), present (n, M): mean over the pairs present of JSD(softmax, softmax); 0 where there is no pair."""
+    """L_M of x^U (n, M, K, d), present (n, M): mean over the pairs present, and over the K steps, of the divergence of the two features'
+    distributions; 0 where there is no pair."""
     terms, count = [], []
     for a in range(refined.shape[1]):
         for b in range(a):
@@ -181,9 +184,9 @@ def divergence(refined: Tensor, present: Tensor, kind: str = "js") -> Tensor:
             if kind == "code":  # kl_div of raw values, taken for logarithms on both sides
                 x, y = refined[:, a], refined[:, b]
                 middle = (x + y) / 2
-                each = (x.exp() * (x - middle)).sum(-1) / 2 + (y.exp() * (y - middle)).sum(-1) / 2
+                each = ((x.exp() * (x - middle)).sum(-1) + (y.exp() * (y - middle)).sum(-1)) / 2
             else:
                 each = jensen_shannon(refined[:, a].softmax(-1), refined[:, b].softmax(-1))
-            terms.append((each * both).sum())
+            terms.append((each.mean(1) * both).sum())
             count.append(both.sum())
     return torch.stack(terms).sum() / torch.stack(count).sum().clamp_min(1)
