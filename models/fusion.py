@@ -151,6 +151,12 @@ def together(own: Tensor, weights: Tensor, present: Tensor, classes: int) -> Ten
     return torch.cat([logits, (own[..., classes:] * weights.unsqueeze(-1)).sum(1)], -1)
 
 
+def shares(hs: Sequence[Tensor], present: Tensor) -> Tensor:
+    """Each modality's share (B, 3) of the size (root mean square) of hs, one (B, width) each; present (B, 3)."""
+    size = torch.stack([h.square().mean(1) for h in hs], 1).clamp_min(1e-9).sqrt() * present
+    return size / size.sum(1, keepdim=True).clamp_min(1e-9)
+
+
 class PlainAux(NamedTuple):
     """What the loss needs of a model without terms of its own: present (B, 3); evidence (B, 3, classes) each modality's own logits,
     zeros without `evidence`."""

@@ -1,8 +1,8 @@
 """IACA: inconsistency-aware cross-attention (Praveen and Alam, arXiv 2405.12853) with its trimodal form.
 
-The paper's stage 2, sizes and scores are not public; what is here follows its abstract, summaries and the sibling DCA (arXiv 2403.19554).
-Cross-attention hurts where modalities do not complement each other, so two stages of gates choose: stage 1 between a modality's
-self-attended and cross-attended features, stage 2 between the modalities.
+The paper's stage 2, sizes and scores are not public; what is here follows its abstract, summaries and the sibling DCA (arXiv 2403.19554,
+code praveena2j/Dynamic-CrossAttention). Cross-attention hurts where modalities do not complement each other, so two stages of gates
+choose: stage 1 between a modality's self-attended and cross-attended features, stage 2 between the modalities.
 """
 
 from __future__ import annotations
@@ -15,45 +15,55 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.fusion import N_MODALITIES, Evidence, Fronts, FusionConfig, FusionModel, Output, together
-from models.layers import BLOCKED, AttentionPool, BiLSTM, ConvEncoder, last_row, mean_over_time, position_code, time_code, veil
-from models.losses import Targets, TaskLoss, concordance_loss, total
+from models.crossattention import Correlated, CrossAttention, JointAttention, pairs
+from models.fusion import N_MODALITIES, Evidence, Fronts, FusionConfig, FusionModel, Output
+from models.layers import BLOCKED, AttentionPool, BiLSTM, ConvEncoder, last_row, mean_over_time, segment_of, time_code, veil
+from models.losses import Targets, TaskLoss, concordance_error, total
 from models.transformer import TransformerLayer
 
 
 @dataclass(frozen=True)
 class IACAConfig(FusionConfig):
-    """Sizes and options."""
+    """Sizes and options. `use` says which modalities take part; the paper's form is (1, 2), voice and face."""
 
     OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        **FusionConfig.OPTIONS, "gate_sees": ("cross", "both"), "join": ("concat", "sum"), "temporal": ("bilstm", "conv"),
-        "time": ("position", "seconds"), "pool": ("mean", "last", "attention"),
+        **FusionConfig.OPTIONS, "attend": ("transformer", "correlation"), "cross": ("vanilla", "joint"), "gate_sees": ("cross", "both"),
+        "join": ("concat", "sum"), "temporal": ("bilstm", "conv"), "pool": ("mean", "last", "attention"),
     }
 
-    modalities: tuple[int, ...] = (0, 1, 2)
-    """Which of text, voice and face take part; the paper's form is (1, 2)."""
     steps: int = 16
     """L: common time steps. The method needs streams of one length; rows are averaged into L equal pieces of the window."""
     seconds: float = 4.0
-    """Length of the window."""
+    """Length of the window, for `time="seconds"`; otherwise a row's number says its step."""
     heads: int = 4
     ffn: int = 2
+    attend: str = "transformer"
+    """Self-attended features: of a transformer layer, or by the correlation of a modality's steps with themselves."""
+    cross: str = "vanilla"
+    """Cross-attended features: of each pair, by the group's vanilla form, or of each modality with the joint features (DCA's code), which
+    wants every step filled."""
+    recursions: int = 2
+    """Of the joint form."""
+    scaled: bool = True
+    """Correlations over sqrt(d), as in any attention; the vanilla form is published without."""
     gate_sees: str = "cross"
     """What the stage 1 gate looks at: "cross" the cross-attended features (DCA's code), "both" the self-attended ones too."""
     temperature: float = 0.1
     """T_1 of stage 1; near 0 gates are hard."""
     temperature_modalities: float = 1.0
     """T_2 of stage 2."""
+    joint_branch: bool = False
+    """Stage 2 also gates a feature of all modalities together."""
     join: str = "concat"
     """Stage 2's gated features side by side or summed."""
     temporal: str = "bilstm"
-    time: str = "position"
     pool: str = "mean"
+    """How the steps become the window's answer; every step's own values are read by the same layer."""
 
     @classmethod
     def paper(cls, dims: tuple[int, int, int] = (768, 512, 512), **changes: Any) -> IACAConfig:
         """Audio and vision at the sibling's size: 16 clips of 512 features."""
-        return replace(cls(dims=dims, rows=(16, 16, 16), d=512, heads=8, modalities=(1, 2), classes=0, dropout=0.1), **changes)
+        return replace(cls(dims=dims, rows=(16, 16, 16), d=512, heads=8, use=(1, 2), classes=0, dropout=0.1), **changes)
 
     @classmethod
     def live(cls, **changes: Any) -> IACAConfig:
@@ -65,142 +75,169 @@ class IACAConfig(FusionConfig):
         return replace(live, **changes)
 
 
-class CrossAttention(nn.Module):
-    """Cross-attended features of m in the light of n (the group's vanilla form): Z = X_m W X_n', softmaxed over the steps of m that each
-    step of n asks for; tanh(X_m + attended)."""
-
-    def __init__(self, d: int) -> None:
-        super().__init__()
-        self.correlate = nn.Linear(d, d, bias=False)
-        self.scale = d ** -0.5
-
-    def forward(self, x: Tensor, other: Tensor, mask: Tensor, other_mask: Tensor) -> Tensor:
-        """x, other (B, L, d), masks (B, L). Steps without the other modality keep what they are."""
-        z = other @ self.correlate(x).transpose(1, 2) * self.scale
-        attended = (z + ((1 - mask) * BLOCKED).unsqueeze(1)).softmax(-1) @ x
-        crossed: Tensor = torch.tanh(x + veil(attended, other_mask))
-        return veil(crossed, mask)
-
-
 class Aux(NamedTuple):
-    """present (B, 3); evidence (B, 3, classes), zeros without `evidence`; steps (B, L, affect) values a step, steps_mask (B, L);
-    gates (B, L, 3) of stage 2; attended (B, pairs, L) stage 1's share of the cross-attended features."""
+    """What `IACALoss` needs and reports. L steps, M the modalities in use, P the views of stage 1 (pairs, or one a modality)."""
 
     present: Tensor
+    """(B, 3)"""
     evidence: Tensor
+    """Each modality's own logits, (B, 3, classes); zeros without `evidence`."""
     steps: Tensor
+    """Values of each step, (B, L, affect)"""
     steps_mask: Tensor
+    """Which steps hold anything, (B, L)"""
+    crossed: Tensor
+    """Stage 1's share of the cross-attended features, (B, P, L); 0 where there is no partner."""
+    crossed_mask: Tensor
+    """Where there is one, (B, P, L)"""
     gates: Tensor
-    attended: Tensor
+    """Stage 2's, (B, L, M), with the joint branch (B, L, M + 1)"""
 
 
 class IACA(FusionModel):
-    """weights: stage 2's gates, averaged over the steps that hold anything."""
+    """weights: stage 2's gates, averaged over the steps that hold anything (a joint branch's gate is shared by those there)."""
 
     def __init__(self, config: IACAConfig | None = None) -> None:
         c = config or IACAConfig()
         super().__init__(c)
-        outputs = c.classes + c.affect
         self.fronts = Fronts(c)
-        self.pairs = [(m, n) for m in c.modalities for n in c.modalities if m != n]
+        count = len(c.use)
+        self.views = pairs(c.use) if c.cross == "vanilla" else [(m, tuple(n for n in c.use if n != m)) for m in c.use if count > 1]
+        branches = count + c.joint_branch
         self.temporal = nn.ModuleList(BiLSTM(c.d) if c.temporal == "bilstm" else ConvEncoder(c.d) for _ in range(N_MODALITIES))
-        self.attend_self = nn.ModuleList(TransformerLayer(c.d, c.heads, c.ffn, c.dropout) for _ in range(N_MODALITIES))
-        self.attend_cross = nn.ModuleList(CrossAttention(c.d) for _ in self.pairs)
-        self.gate_pair = nn.ModuleList(nn.Linear(c.d * (1 + (c.gate_sees == "both")), 2, bias=False) for _ in self.pairs)
-        self.gate = nn.Linear(c.d * len(c.modalities), len(c.modalities), bias=False)
-        wide = c.d * (len(c.modalities) if c.join == "concat" else 1)
+        self.attend_self = nn.ModuleList(
+            TransformerLayer(c.d, c.heads, c.ffn, c.dropout) if c.attend == "transformer" else Correlated(c.d) for _ in range(N_MODALITIES)
+        )
+        self.attend_cross = (
+            nn.ModuleList(CrossAttention(c.d, c.scaled) for _ in self.views) if c.cross == "vanilla"
+            else JointAttention(c.d, c.steps, c.use, c.recursions, c.dropout)
+        )
+        self.gate_view = nn.ModuleList(nn.Linear(c.d * (1 + (c.gate_sees == "both")), 2, bias=False) for _ in self.views)
+        self.gate = nn.Linear(c.d * count, branches, bias=False)
+        self.joint = nn.Linear(c.d * count, c.d) if c.joint_branch else None
+        wide = c.d * (branches if c.join == "concat" else 1)
         self.joined: nn.Module = BiLSTM(wide) if c.temporal == "bilstm" else ConvEncoder(wide, layers=1)
-        self.regress = nn.Sequential(nn.Linear(wide, c.d), nn.ReLU(), nn.Dropout(c.dropout), nn.Linear(c.d, c.affect))
         self.pool = AttentionPool(wide, c.d) if c.pool == "attention" else None
-        self.head = nn.Sequential(nn.Linear(wide, c.d), nn.ReLU(), nn.Dropout(c.dropout), nn.Linear(c.d, c.classes + c.affect))
-        self.evidence = Evidence((c.d, c.d, c.d), outputs) if c.evidence else None
+        self.classify = _regressor(c, wide, c.classes) if c.classes else None
+        self.regress = nn.ModuleList(_regressor(c, wide, 1) for _ in range(c.affect))
+        self.evidence = Evidence((c.d, c.d, c.d), c.classes + c.affect) if c.evidence else None
 
     def study(self, *sequences: Tensor) -> tuple[Output, Aux]:
         """As `forward`, with what `IACALoss` needs."""
         c: IACAConfig = self.config
         streams, present = self.fronts(*sequences)
-        taking_part = present.new_tensor([float(m in c.modalities) for m in range(N_MODALITIES)])
-        present = present * taking_part
         xs, masks = [], []
-        for one, encode in zip(streams, self.temporal, strict=True):
-            code = time_code(one.t, c.d) if c.time == "seconds" else position_code(one.t, c.d)
-            x, mask = into_steps(encode(veil(one.z + code, one.mask), one.mask), one.t, one.mask, c)
-            xs.append(x)
+        for m, (one, code) in enumerate(zip(streams, self.codes(streams, c.d), strict=True)):
+            x, mask = into_steps(self.temporal[m](veil(one.z + code, one.mask), one.mask), one.t, one.mask, c, c.tokens[m])
+            xs.append(self.attend_self[m](x, mask, x, mask))
             masks.append(mask)
-        attended = [layer(x, mask, x, mask) for layer, x, mask in zip(self.attend_self, xs, masks, strict=True)]
+        ys, crossed, crossed_mask = self._stage_one(xs, masks)
+        y, any_mask, gates = self._stage_two(ys, masks)
 
-        # Stage 1: self- or cross-attended, for each directed pair; a modality with no partner at a step keeps to itself.
-        kept = [torch.zeros_like(x) for x in attended]
-        partners = [torch.zeros_like(mask) for mask in masks]
-        shares = []
-        for (m, n), cross, gate in zip(self.pairs, self.attend_cross, self.gate_pair, strict=True):
-            crossed = cross(attended[m], attended[n], masks[m], masks[n])
-            g = (gate(torch.cat([attended[m], crossed], -1) if c.gate_sees == "both" else crossed) / c.temperature).softmax(-1)
-            y = functional.relu(g[..., :1] * attended[m] + g[..., 1:] * crossed)
-            kept[m] = kept[m] + veil(y, masks[n])
-            partners[m] = partners[m] + masks[n]
-            shares.append(g[..., 1] * masks[m] * masks[n])
+        pooled = self._pool(y, any_mask)
+        answer = torch.cat([head(pooled) for head in (self.classify, *self.regress) if head is not None], -1)
+        values = torch.cat([head(y) for head in self.regress], -1) if c.affect else y[..., :0]
+        weights = self._weights(gates, masks, any_mask)
+        output, own = self.conclude(answer, [mean_over_time(x, mask) for x, mask in zip(ys, masks, strict=True)], weights, streams, present)
+        return output, Aux(present, own, torch.tanh(values) if c.bounded else values, any_mask, crossed, crossed_mask, gates)
+
+    def _stage_one(self, xs: list[Tensor], masks: list[Tensor]) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Self- or cross-attended features by a gate for each view; a step of a modality without a partner there keeps to itself.
+
+        Y = ReLU(G_0 S + G_1 C), G = softmax(C W / T_1); a modality in several pairs takes their mean.
+        """
+        c: IACAConfig = self.config
+        if isinstance(self.attend_cross, JointAttention):
+            joint = self.attend_cross(xs, masks)
+            views = [joint[m] for m, _ in self.views]
+        else:
+            views = [cross(xs[m], xs[n], masks[m], masks[n]) for (m, (n,)), cross in zip(self.views, self.attend_cross, strict=True)]
+        kept, partners = [torch.zeros_like(x) for x in xs], [torch.zeros_like(mask) for mask in masks]
+        shares, share_masks = [masks[0].new_zeros(len(masks[0]), 0, c.steps)], [masks[0].new_zeros(len(masks[0]), 0, c.steps)]
+        for (m, others), gate, crossed in zip(self.views, self.gate_view, views, strict=True):
+            there = torch.stack([masks[n] for n in others]).amax(0)
+            g = (gate(torch.cat([xs[m], crossed], -1) if c.gate_sees == "both" else crossed) / c.temperature).softmax(-1)
+            kept[m] = kept[m] + veil(functional.relu(g[..., :1] * xs[m] + g[..., 1:] * crossed), there)
+            partners[m] = partners[m] + there
+            share_masks.append((masks[m] * there).unsqueeze(1))
+            shares.append(g[..., 1].unsqueeze(1) * share_masks[-1])
         ys = [
-            veil(y / count.clamp_min(1).unsqueeze(-1) + functional.relu(x) * (count == 0).to(x.dtype).unsqueeze(-1), mask)
-            for y, count, x, mask in zip(kept, partners, attended, masks, strict=True)
+            veil(y / count.clamp_min(1).unsqueeze(-1) + veil(functional.relu(x), (count == 0).to(x.dtype)), mask)
+            for y, count, x, mask in zip(kept, partners, xs, masks, strict=True)
         ]
+        return ys, torch.cat(shares, 1), torch.cat(share_masks, 1)
 
-        # Stage 2: between the modalities, step by step.
-        here = torch.stack([masks[m] for m in c.modalities], -1)
-        scores = self.gate(torch.cat([ys[m] for m in c.modalities], -1)) / c.temperature_modalities
-        gates = (scores + (1 - here) * BLOCKED).softmax(-1) * here
-        weighted = [gates[..., k:k + 1] * ys[m] for k, m in enumerate(c.modalities)]
-        any_mask = here.amax(-1)
+    def _stage_two(self, ys: list[Tensor], masks: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Between the modalities, step by step: G = softmax([Y] W / T_2), Y = [G_m Y_m] or their sum; then over time."""
+        c: IACAConfig = self.config
+        branches, here = [ys[m] for m in c.use], [masks[m] for m in c.use]
+        together = torch.cat(branches, -1)
+        any_mask = torch.stack(here, -1).amax(-1)
+        if self.joint is not None:
+            branches, here = [*branches, functional.relu(self.joint(together))], [*here, any_mask]
+        open_ = torch.stack(here, -1)
+        gates = (self.gate(together) / c.temperature_modalities + (1 - open_) * BLOCKED).softmax(-1) * open_
+        weighted = [gates[..., k:k + 1] * branch for k, branch in enumerate(branches)]
         y = self.joined(torch.cat(weighted, -1) if c.join == "concat" else torch.stack(weighted).sum(0), any_mask)
-        values = self.regress(y)
+        return y, any_mask, gates
 
-        code = step_code(y, c)
-        pooled = self.pool(y, code, any_mask) if self.pool is not None else (last_row if c.pool == "last" else mean_over_time)(y, any_mask)
-        answer = self.head(pooled)
-        every = gates.new_zeros(*gates.shape[:2], N_MODALITIES)
-        every[..., list(c.modalities)] = gates
-        weights = every.sum(1) / any_mask.sum(1, keepdim=True).clamp_min(1)
-        own = torch.zeros_like(answer).unsqueeze(1).expand(-1, N_MODALITIES, -1)
-        if self.evidence is not None:
-            own = self.evidence([mean_over_time(x, mask) for x, mask in zip(ys, masks, strict=True)], streams)
-            answer = answer + together(own, weights, present, c.classes)
-        steps = torch.tanh(values) if c.bounded else values
-        return self.output(answer, weights), Aux(present, own[..., :c.classes], steps, any_mask, every, torch.stack(shares, 1))
+    def _weights(self, gates: Tensor, masks: list[Tensor], any_mask: Tensor) -> Tensor:
+        """Stage 2's gates (B, L, branches) as one weight a modality (B, 3)."""
+        c: IACAConfig = self.config
+        here = torch.stack([masks[m] for m in c.use], -1)
+        count = len(c.use)
+        own = gates[..., :count]
+        if self.joint is not None:
+            own = own + gates[..., count:] * here / here.sum(-1, keepdim=True).clamp_min(1)
+        mean = own.sum(1) / any_mask.sum(1, keepdim=True).clamp_min(1)
+        absent = torch.zeros_like(mean[:, 0])
+        return torch.stack([mean[:, c.use.index(m)] if m in c.use else absent for m in range(N_MODALITIES)], 1)
+
+    def _pool(self, y: Tensor, mask: Tensor) -> Tensor:
+        c: IACAConfig = self.config
+        if self.pool is not None:
+            middle = (torch.arange(c.steps, device=y.device, dtype=y.dtype) + 0.5) * (c.seconds / c.steps) - c.seconds
+            pooled: Tensor = self.pool(y, time_code(middle.unsqueeze(0), c.d).expand(y.shape[0], -1, -1), mask)
+            return pooled
+        return last_row(y, mask) if c.pool == "last" else mean_over_time(y, mask)
 
 
-def into_steps(x: Tensor, t: Tensor, mask: Tensor, c: IACAConfig) -> tuple[Tensor, Tensor]:
-    """Rows (B, T, d) averaged into L steps of equal time (or of equal numbers of rows): (B, L, d) and which steps hold rows (B, L)."""
-    rows = torch.arange(t.shape[1], device=t.device, dtype=t.dtype).expand_as(t)
-    place = (t / c.seconds + 1) * c.steps if c.time == "seconds" else rows * (c.steps / t.shape[1])
-    step = place.floor().clamp(0, c.steps - 1).unsqueeze(-1)
-    member = (step == torch.arange(c.steps, device=t.device, dtype=t.dtype)).to(x.dtype) * mask.unsqueeze(-1)
+def _regressor(c: IACAConfig, wide: int, outputs: int) -> nn.Sequential:
+    """The sibling's head: a quarter of d, ReLU, dropout."""
+    return nn.Sequential(nn.Linear(wide, c.d // 4), nn.ReLU(), nn.Dropout(c.dropout), nn.Linear(c.d // 4, outputs))
+
+
+def into_steps(x: Tensor, t: Tensor, mask: Tensor, c: IACAConfig, rows: int) -> tuple[Tensor, Tensor]:
+    """Rows x (B, T, d) at t (B, T) averaged into L steps: of equal time, or, with `rows` for a whole window, of equal numbers of rows.
+
+    Gives (B, L, d) and which steps hold rows (B, L).
+    """
+    if c.time == "seconds":
+        step = segment_of(t, mask, c.steps, c.seconds)
+    else:
+        number = torch.arange(t.shape[1], device=t.device, dtype=t.dtype).expand_as(t)
+        step = (number * (c.steps / rows)).floor().clamp_max(c.steps - 1)
+    member = (step.unsqueeze(-1) == torch.arange(c.steps, device=t.device, dtype=t.dtype)).to(x.dtype) * mask.unsqueeze(-1)
     count = member.sum(1)
     return (member.transpose(1, 2) @ x) / count.clamp_min(1).unsqueeze(-1), (count > 0).to(x.dtype)
 
 
-def step_code(y: Tensor, c: IACAConfig) -> Tensor:
-    """Codes (B, L, d) of the steps' own times."""
-    middle = (torch.arange(c.steps, device=y.device, dtype=y.dtype) + 0.5) / c.steps * c.seconds - c.seconds
-    return time_code(middle.unsqueeze(0), c.d).expand(y.shape[0], -1, -1)
-
-
 @dataclass(frozen=True)
 class IACALoss:
-    """L_task, and 1 - CCC of each value over all steps in use where the corpus has a target a step (n, L, affect)."""
+    """L_task, where the window has a target, and 1 - CCC of each value over all labelled steps of the batch, where steps have."""
 
     steps: float = 1.0
     task: TaskLoss = field(default_factory=lambda: TaskLoss(values="ccc"))
 
-    def __call__(
-        self, output: Output, aux: Aux, targets: Targets, steps: Tensor | None = None, steps_weight: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
-        """The loss and its parts by name; `steps_weight` (n, L) is 0 where the target is not known (Aff-Wild2's -5)."""
+    def __call__(self, output: Output, aux: Aux, targets: Targets) -> tuple[Tensor, dict[str, float]]:
+        """The loss and its parts by name, and the mean gates. Raises ValueError when the targets' steps are not the model's."""
         parts = self.task.parts(output, aux.evidence, aux.present, targets)
-        if steps is not None:
-            used = (aux.steps_mask if steps_weight is None else aux.steps_mask * steps_weight) > 0
-            each = [concordance_loss(aux.steps[..., k][used], steps[..., k][used]) for k in range(steps.shape[-1])]
-        else:  # A target for the window alone: its last steps are to tell it.
-            last = last_row(aux.steps, aux.steps_mask)
-            known = targets.affect_weight > 0
-            each = [concordance_loss(last[known, k], targets.affect[known, k]) for k in range(aux.steps.shape[-1])]
-        return total({**parts, **({"steps": self.steps * torch.stack(each).sum()} if each else {})})
+        if targets.steps is not None:
+            if targets.steps.shape != aux.steps.shape:
+                raise ValueError(f"targets of {tuple(targets.steps.shape)} steps do not fit the model's {tuple(aux.steps.shape)}: windows, "
+                                 "IACAConfig.steps and IACAConfig.affect must agree")
+            known = aux.steps_mask if targets.steps_weight is None else aux.steps_mask * targets.steps_weight
+            parts["steps"] = self.steps * concordance_error(aux.steps.flatten(0, 1), targets.steps.flatten(0, 1), known.flatten())
+        loss, said = total(parts)
+        crossed = aux.crossed.detach().sum() / aux.crossed_mask.sum().clamp_min(1)
+        return loss, {**said, "gate_cross": float(crossed)}

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from models.fusion import N_MODALITIES, Evidence, Fronts, FusionConfig, FusionModel, Output, together
-from models.layers import BLOCKED, BiLSTM, ConvEncoder, mean_over_time, position_code, time_code, veil
-from models.losses import Targets, TaskLoss, total
+from models.fusion import N_MODALITIES, Evidence, Fronts, FusionConfig, FusionModel, Output, PlainAux, together
+from models.layers import BLOCKED, BiLSTM, ConvEncoder, mean_over_time, veil
 
 
 @dataclass(frozen=True)
@@ -19,11 +18,10 @@ class LateConfig(FusionConfig):
     """Sizes and options."""
 
     OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        **FusionConfig.OPTIONS, "temporal": ("bilstm", "conv"), "time": ("position", "seconds"), "weigh": ("equal", "learned"),
+        **FusionConfig.OPTIONS, "temporal": ("bilstm", "conv"), "weigh": ("equal", "learned"),
     }
 
     temporal: str = "bilstm"
-    time: str = "position"
     weigh: str = "learned"
     """"equal": the mean of the decisions; "learned": a softmax over scores of each modality's own summary."""
 
@@ -39,13 +37,6 @@ class LateConfig(FusionConfig):
         return replace(live, **changes)
 
 
-class Aux(NamedTuple):
-    """present (B, 3); evidence (B, 3, classes): each modality's own decision."""
-
-    present: Tensor
-    evidence: Tensor
-
-
 class Late(FusionModel):
     """One temporal encoder and one decision a modality; logits add up times weights and number, values are averaged."""
 
@@ -58,28 +49,16 @@ class Late(FusionModel):
         self.decide = Evidence((c.d, c.d, c.d), c.classes + c.affect)
         self.score = nn.ModuleList(nn.Linear(c.d, 1) for _ in range(N_MODALITIES)) if c.weigh == "learned" else None
 
-    def study(self, *sequences: Tensor) -> tuple[Output, Aux]:
-        """As `forward`, with what `LateLoss` needs."""
+    def study(self, *sequences: Tensor) -> tuple[Output, PlainAux]:
+        """As `forward`, with what the loss needs."""
         c: LateConfig = self.config
         streams, present = self.fronts(*sequences)
         hs = []
-        for one, encode in zip(streams, self.temporal, strict=True):
-            code = time_code(one.t, c.d) if c.time == "seconds" else position_code(one.t, c.d)
+        for one, code, encode in zip(streams, self.codes(streams, c.d), self.temporal, strict=True):
             hs.append(mean_over_time(encode(veil(one.z + code, one.mask), one.mask), one.mask))
         weights = present / present.sum(1, keepdim=True).clamp_min(1)
         if self.score is not None:
             scores = torch.cat([layer(h) for layer, h in zip(self.score, hs, strict=True)], 1)
             weights = (scores + (1 - present) * BLOCKED).softmax(1) * present
         own = self.decide([self.drop(h) for h in hs], streams)
-        return self.output(together(own, weights, present, c.classes), weights), Aux(present, own[..., :c.classes])
-
-
-@dataclass(frozen=True)
-class LateLoss:
-    """L_task of the fused decision."""
-
-    task: TaskLoss = field(default_factory=TaskLoss)
-
-    def __call__(self, output: Output, aux: Aux, targets: Targets) -> tuple[Tensor, dict[str, float]]:
-        """The loss and its parts by name."""
-        return total(self.task.parts(output, aux.evidence, aux.present, targets))
+        return self.output(together(own, weights, present, c.classes), weights), PlainAux(present, own[..., :c.classes])

@@ -35,14 +35,17 @@ class TaskLoss:
     evidence: float = 0.0
     """Weight of the cross-entropy of each present modality's own reading (`FusionConfig.evidence`)."""
 
+    def __post_init__(self) -> None:
+        if self.values not in VALUES:
+            raise ValueError(f"TaskLoss.values is {self.values!r}; it must be one of {', '.join(VALUES)}")
+
     def parts(self, output: Output, own: Tensor, present: Tensor, targets: Targets) -> dict[str, Tensor]:
         """own (n, M, C) the modalities' own logits, present (n, M)."""
         out = {}
         if output.logits.shape[1]:
             out["class"] = soft_cross_entropy(output.logits, targets.classes, targets.class_weight)
         if output.affect.shape[1]:
-            error = {"mse": squared_error, "l1": absolute_error, "ccc": concordance_error}[self.values]
-            out["affect"] = self.affect * error(output.affect, targets.affect, targets.affect_weight)
+            out["affect"] = self.affect * VALUES[self.values](output.affect, targets.affect, targets.affect_weight)
         if self.evidence:
             each = [soft_cross_entropy(own[:, m], targets.classes, targets.class_weight * present[:, m]) for m in range(own.shape[1])]
             out["evidence"] = self.evidence * torch.stack(each).sum()
@@ -82,16 +85,24 @@ def absolute_error(value: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def concordance_error(value: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """1 - CCC, summed over the k values of (n, k), over the rows with weight (n,)."""
-    kept = weight > 0
-    return torch.stack([concordance_loss(value[kept, k], target[kept, k]) for k in range(value.shape[1])]).sum()
+    """1 - CCC, summed over the k values of (n, k), over rows weighted (n,)."""
+    return torch.stack([concordance_loss(value[:, k], target[:, k], weight) for k in range(value.shape[1])]).sum()
 
 
-def concordance_loss(value: Tensor, target: Tensor) -> Tensor:
-    """1 - CCC of two (n,) vectors (Lin 1989): 0 for perfect agreement, 1 for none, 2 for perfect disagreement."""
-    covariance = ((value - value.mean()) * (target - target.mean())).mean()
-    spread = value.var(unbiased=False) + target.var(unbiased=False) + (value.mean() - target.mean()).square()
-    return 1 - 2 * covariance / spread.clamp_min(1e-8)
+def concordance_loss(value: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """1 - CCC of two (n,) vectors (Lin 1989), weighted (n,): 0 for perfect agreement, 1 for none, 2 for perfect disagreement."""
+    weight = torch.ones_like(value) if weight is None else weight
+    some = (weight.sum() > 0).to(value.dtype)
+    weight = weight / weight.sum().clamp_min(1e-6)
+    value, target = torch.where(weight > 0, value, 0.0), torch.where(weight > 0, target, 0.0)
+    mean_value, mean_target = (weight * value).sum(), (weight * target).sum()
+    covariance = (weight * (value - mean_value) * (target - mean_target)).sum()
+    spread = (weight * ((value - mean_value).square() + (target - mean_target).square())).sum() + (mean_value - mean_target).square()
+    return (1 - 2 * covariance / spread.clamp_min(1e-8)) * some
+
+
+VALUES = {"mse": squared_error, "l1": absolute_error, "ccc": concordance_error}
+"""What values can be told by."""
 
 
 def hsic(x: Tensor, y: Tensor) -> Tensor:

@@ -72,7 +72,8 @@ class MSAFConfig(FusionConfig):
         """What the engine runs: convolutions, attention after every stage, time cut in seconds."""
         live = cls(
             widths=(40, 40, 40), block=20, front="patches", strides=(1, 8, 8), norm="layer", lowest=0.2, rescale=True, segments=4,
-            segment="seconds", stages=3, insertions=(1, 2), temporal="conv", pool="attention", time="seconds", evidence=True, dropout_in=0.1,
+            segment="seconds", stages=3, insertions=(1, 2), temporal="conv", pool="attention", time="seconds", evidence=True,
+            dropout_in=0.1,
         )
         return replace(live, **changes)
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.fusion import N_MODALITIES, Evidence, Fronts, FusionConfig, FusionModel, Output, together
-from models.layers import last_row, mean_over_time, position_code, time_code
-from models.losses import Targets, TaskLoss, total
+from models.fusion import N_MODALITIES, Evidence, Fronts, FusionConfig, FusionModel, Output, PlainAux, shares
+from models.layers import last_row, mean_over_time
+from models.losses import PlainLoss, TaskLoss
 from models.transformer import TransformerEncoder
 
 
@@ -20,9 +20,7 @@ from models.transformer import TransformerEncoder
 class MulTConfig(FusionConfig):
     """Sizes and options."""
 
-    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        **FusionConfig.OPTIONS, "time": ("position", "seconds"), "pool": ("last", "mean"),
-    }
+    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {**FusionConfig.OPTIONS, "pool": ("last", "mean")}
 
     d: int = 30
     kernels: tuple[int, int, int] = (1, 1, 1)
@@ -34,7 +32,9 @@ class MulTConfig(FusionConfig):
     ffn: int = 4
     causal: bool = True
     attention_dropout: float = 0.1
-    time: str = "position"
+    dropout_embed: float = 0.25
+    """Of what enters the encoders."""
+    dropout_out: float = 0.0
     pool: str = "last"
 
     @classmethod
@@ -47,16 +47,9 @@ class MulTConfig(FusionConfig):
         """On the live features, with their front ends."""
         live = cls(
             d=40, heads=4, memory_heads=8, layers=2, ffn=2, causal=False, time="seconds", pool="mean", front="patches", front_bias=True,
-            kernels=(3, 3, 3), strides=(1, 8, 8), evidence=True, dropout_in=0.1,
+            kernels=(3, 3, 3), strides=(1, 8, 8), evidence=True, dropout_in=0.1, dropout_embed=0.0,
         )
         return replace(live, **changes)
-
-
-class Aux(NamedTuple):
-    """present (B, 3); evidence (B, 3, classes), zeros without `evidence`."""
-
-    present: Tensor
-    evidence: Tensor
 
 
 class MulT(FusionModel):
@@ -68,47 +61,35 @@ class MulT(FusionModel):
         outputs, pair, wide = c.classes + c.affect, 2 * c.d, 2 * N_MODALITIES * c.d
         self.fronts = Fronts(c)
         self.pairs = [(m, n) for m in range(N_MODALITIES) for n in range(N_MODALITIES) if m != n]
-        self.cross = nn.ModuleList(
-            TransformerEncoder(c.d, c.heads, c.layers, c.dropout, c.attention_dropout, c.causal, ffn=c.ffn) for _ in self.pairs
-        )
-        self.memory = nn.ModuleList(
-            TransformerEncoder(pair, c.memory_heads, c.layers, c.dropout, c.attention_dropout, c.causal, ffn=c.ffn)
-            for _ in range(N_MODALITIES)
-        )
+        inner = (c.layers, c.ffn, c.dropout, c.attention_dropout, c.dropout_embed, c.causal)
+        self.cross = nn.ModuleList(TransformerEncoder(c.d, c.heads, *inner) for _ in self.pairs)
+        self.memory = nn.ModuleList(TransformerEncoder(pair, c.memory_heads, *inner) for _ in range(N_MODALITIES))
         self.inner, self.outer, self.head = nn.Linear(wide, wide), nn.Linear(wide, wide), nn.Linear(wide, outputs)
-        self.drop = nn.Dropout(c.dropout)
+        self.drop = nn.Dropout(c.dropout_out)
         self.evidence = Evidence((pair, pair, pair), outputs) if c.evidence else None
 
-    def study(self, *sequences: Tensor) -> tuple[Output, Aux]:
+    def study(self, *sequences: Tensor) -> tuple[Output, PlainAux]:
         """As `forward`, with what `MulTLoss` needs."""
         c: MulTConfig = self.config
         streams, present = self.fronts(*sequences)
-        codes = [time_code(one.t, c.d) if c.time == "seconds" else position_code(one.t, c.d) for one in streams]
+        codes = self.codes(streams, c.d)
         asked = {
-            (m, n): encode(streams[m].z, streams[m].mask, streams[n].z, streams[n].mask, codes[m], codes[n])
+            (m, n): encode(streams[m].z, streams[m].mask, codes[m], streams[n].z, streams[n].mask, codes[n])
             for (m, n), encode in zip(self.pairs, self.cross, strict=True)
         }
         hs = []
-        for m, remember in enumerate(self.memory):
-            h = remember(torch.cat([asked[m, n] for n in range(N_MODALITIES) if n != m], -1), streams[m].mask)
-            hs.append(last_row(h, streams[m].mask) if c.pool == "last" else mean_over_time(h, streams[m].mask))
+        for m, (one, code, remember) in enumerate(zip(streams, self.codes(streams, 2 * c.d), self.memory, strict=True)):
+            h = remember(torch.cat([asked[m, n] for n in range(N_MODALITIES) if n != m], -1), one.mask, code)
+            hs.append(last_row(h, one.mask) if c.pool == "last" else mean_over_time(h, one.mask))
         joined = torch.cat(hs, -1)
         answer = self.head(joined + self.outer(self.drop(functional.relu(self.inner(joined)))))
-        size = torch.stack([h.square().mean(1) for h in hs], 1).clamp_min(1e-9).sqrt() * present
-        weights = size / size.sum(1, keepdim=True).clamp_min(1e-9)
-        own = torch.zeros_like(answer).unsqueeze(1).expand(-1, N_MODALITIES, -1)
-        if self.evidence is not None:
-            own = self.evidence(hs, streams)
-            answer = answer + together(own, weights, present, c.classes)
-        return self.output(answer, weights), Aux(present, own[..., :c.classes])
+        weights = shares(hs, present)
+        output, own = self.conclude(answer, hs, weights, streams, present)
+        return output, PlainAux(present, own)
 
 
 @dataclass(frozen=True)
-class MulTLoss:
+class MulTLoss(PlainLoss):
     """L_task: absolute error of the sentiment, or cross-entropy."""
 
     task: TaskLoss = field(default_factory=lambda: TaskLoss(values="l1"))
-
-    def __call__(self, output: Output, aux: Aux, targets: Targets) -> tuple[Tensor, dict[str, float]]:
-        """The loss and its parts by name."""
-        return total(self.task.parts(output, aux.evidence, aux.present, targets))

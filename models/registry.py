@@ -8,9 +8,10 @@ from typing import Any
 
 from models.fusion import FusionConfig, FusionModel
 from models.iaca import IACA, IACAConfig, IACALoss
-from models.late import Late, LateConfig, LateLoss
+from models.late import Late, LateConfig
+from models.losses import PlainLoss
 from models.mea import MEA, MEAConfig, MEALoss
-from models.msaf import MSAF, MSAFConfig, MSAFLoss
+from models.msaf import MSAF, MSAFConfig
 from models.mult import MulT, MulTConfig, MulTLoss
 from models.ucrn import UCRN, UCRNConfig, UCRNLoss
 
@@ -31,9 +32,9 @@ class Entry:
 
 MODELS = {
     "mea": Entry(MEA, MEAConfig, MEALoss, "Yang et al. 2024, IEEE TCSVT, arXiv 2407.04955"),
-    "msaf": Entry(MSAF, MSAFConfig, MSAFLoss, "Su et al. 2020, arXiv 2012.07175"),
+    "msaf": Entry(MSAF, MSAFConfig, PlainLoss, "Su et al. 2020, arXiv 2012.07175"),
     "ucrn": Entry(UCRN, UCRNConfig, UCRNLoss, "Guo et al. 2021, EMNLP"),
     "iaca": Entry(IACA, IACAConfig, IACALoss, "Praveen and Alam 2024, arXiv 2405.12853"),
     "mult": Entry(MulT, MulTConfig, MulTLoss, "a reference, after Tsai et al. 2019, ACL"),
-    "late": Entry(Late, LateConfig, LateLoss, "a reference"),
+    "late": Entry(Late, LateConfig, PlainLoss, "a reference"),
 }

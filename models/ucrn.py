@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.fusion import N_MODALITIES, Evidence, Fronts, FusionConfig, FusionModel, Output
+from models.fusion import N_MODALITIES, Evidence, Fronts, FusionConfig, FusionModel, Output, shares
 from models.layers import BLOCKED, any_row, last_row, veil
 from models.losses import Targets, TaskLoss, jensen_shannon, total
 from models.transformer import TransformerEncoder
@@ -152,8 +152,7 @@ class UCRN(FusionModel):
         joined = torch.cat([better[m] for m in c.use], -1)
         h = self.crm(joined, torch.ones_like(joined[..., 0]), torch.zeros_like(joined))[:, -1]
         h = h + self.outer(self.drop(functional.relu(self.inner(h))))
-        size = torch.stack([x.square().mean((1, 2)) for x in better], 1).clamp_min(1e-9).sqrt() * present
-        weights = size / size.sum(1, keepdim=True).clamp_min(1e-9)
+        weights = shares([x.flatten(1) for x in better], present)
         output, own = self.conclude(self.head(h), [x.mean(1) for x in better], weights, streams, present)
         return output, Aux(present, own, torch.stack(refined, 1))
 

@@ -104,7 +104,7 @@ OPTIONS: list[tuple[str, str, dict[str, Any]]] = [
     ("msaf", "live", {"pool": "mean"}), ("msaf", "live", {"insertions": (1,)}), ("ucrn", "paper", {"temporal": 5}),
     ("ucrn", "paper", {"steps": "last"}), ("ucrn", "paper", {"time": "position", "causal": False}), ("ucrn", "live", {"evidence": False}),
     ("iaca", "live", {"gate_sees": "both"}), ("iaca", "live", {"join": "sum"}),
-    ("iaca", "paper", {"modalities": (0, 1, 2), "pool": "last"}),
+    ("iaca", "paper", {"use": (0, 1, 2), "pool": "last"}),
     ("mult", "live", {"causal": True, "pool": "last"}), ("late", "live", {"weigh": "equal"}), *((name, kind, {}) for name, kind in KINDS),
 ]
 
