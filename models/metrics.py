@@ -15,6 +15,7 @@ from torchmetrics.functional.regression import concordance_corrcoef, pearson_cor
 
 Array = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
+Yes = npt.NDArray[np.bool_]
 
 
 def classification(probabilities: Array, label: Labels) -> dict[str, float]:
@@ -64,3 +65,55 @@ def confusion(predicted: Labels, label: Labels, classes: int = 7) -> Array:
     counted = multiclass_confusion_matrix(torch.as_tensor(predicted), torch.as_tensor(label), classes, normalize="true")
     shares: Array = np.nan_to_num(counted.numpy()).astype(np.float32)
     return shares
+
+
+def sentiment(value: Array, truth: Array) -> dict[str, float]:
+    """Figures of sentiment -3 to 3, value and truth (N,), as MulT's and MMSA's code count them.
+
+    `acc2_has0`, `f1_has0`: negative against not negative, all rows (MMSA). `acc2_non0`, `f1_non0`: negative against positive, rows with
+    truth 0 left out (MulT, MMSA). F1 is weighted by the truth's support, `f1_non0_mult` by the prediction's, as MulT's code hands them
+    over. `acc7`, `acc5`: rounded half to even and clipped to ±3, ±2. `mae`; `pearson`, 0 where one of both is constant.
+    """
+    moved = truth != 0
+    has0, non0 = (value >= 0, truth >= 0), (value[moved] > 0, truth[moved] > 0)
+    out = {"mae": float(np.abs(value - truth).mean()), "pearson": _correlation(value, truth)}
+    for most in (7, 5):
+        limit = most // 2
+        rounded = np.round(np.clip(value, -limit, limit)) == np.round(np.clip(truth, -limit, limit))
+        out[f"acc{most}"] = float(rounded.mean())
+    for name, (said, true) in (("has0", has0), ("non0", non0)):
+        out[f"acc2_{name}"] = float((said == true).mean()) if len(true) else 0.0
+        out[f"f1_{name}"] = weighted_f1(said, true)
+    out["f1_non0_mult"] = weighted_f1(non0[1], non0[0])
+    return out
+
+
+def emotions_each(probabilities: Array, truth: Array, names: tuple[str, ...], threshold: float = 0.5) -> dict[str, float]:
+    """Accuracy and weighted F1 of each emotion as a yes or no of its own, probabilities and truth (N, C): MulT's way with IEMOCAP."""
+    out = {}
+    for k, name in enumerate(names):
+        said, true = probabilities[:, k] > threshold, truth[:, k] > 0
+        out[f"{name}_accuracy"], out[f"{name}_f1"] = float((said == true).mean()), weighted_f1(said, true)
+    return out
+
+
+def weighted_f1(said: Yes, true: Yes) -> float:
+    """F1 of yes and of no, (N,) truth values each, averaged by how often each is true; 0 for no rows."""
+    if not len(true):
+        return 0.0
+    p, y = torch.as_tensor(said.astype(np.int64)), torch.as_tensor(true.astype(np.int64))
+    return float(multiclass_f1_score(p, y, 2, average="weighted"))
+
+
+def affect(value: Array, truth: Array, names: tuple[str, ...] = ("valence", "arousal")) -> dict[str, float]:
+    """CCC and Pearson of each column of value and truth (N, k), and the mean CCC, by which the Aff-Wild2 challenges rank."""
+    out = {}
+    for k, name in enumerate(names):
+        out[f"{name}_ccc"] = concordance(value[:, k], truth[:, k]) if np.ptp(truth[:, k]) and np.ptp(value[:, k]) else 0.0
+        out[f"{name}_pearson"] = _correlation(value[:, k], truth[:, k])
+    out["ccc"] = float(np.mean([out[f"{name}_ccc"] for name in names]))
+    return out
+
+
+def _correlation(value: Array, truth: Array) -> float:
+    return pearson(value, truth) if len(value) > 1 and np.ptp(value) and np.ptp(truth) else 0.0
