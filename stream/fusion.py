@@ -45,14 +45,18 @@ class Fusion:
     def run(self) -> None:
         """Until told to stop; once every declared stream has ended, sends `end` and goes on beating."""
         node = self.node
+        busy = False
         while not node.stopping:
-            for received in node.receive(self._timeout()):
+            for received in node.receive(0 if busy else self._timeout()):
                 self.take(received)
             self.windows.busy(node.busy)
             if node.slept():
                 self.outlet.segment += 1
-            for due in self.windows.due(node.clock.now(), monotonic()):
-                self.read(due)
+            # One at a time: a sentence that is understood makes ten finals due at once, and the next provisional must not wait for them.
+            due = self.windows.due(node.clock.now(), monotonic())
+            busy = bool(due)
+            for one in due:
+                self.read(one)
             if self.windows.finished and not self.outlet.ended:
                 self.outlet.end(self._through)
                 node.state("ended", "every stream has ended")

@@ -20,7 +20,7 @@ from stream.clock import host_identity, monotonic
 from stream.protocol import MILLISECOND, SECOND, Affect, Control, Hello, ProtocolError, Session, Status, decode, encode
 
 BEACON = 1.0
-START_AFTER = 300 * MILLISECOND
+START_AFTER = 150 * MILLISECOND
 """Epoch lies this far ahead of the moment the last expected worker said hello, so that all learn it in time."""
 
 

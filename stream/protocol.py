@@ -127,6 +127,8 @@ class Words(Header, kw_only=True, tag="words"):
     """Grows with each message that changes anything."""
     features: str
     language: str = "en"
+    heard: int = 0
+    """End of the sound (ns) that this was made from: what came later than that is the recogniser's computing, not its policy."""
 
 
 class Gap(Header, kw_only=True, tag="gap"):

@@ -169,7 +169,7 @@ class Windows:
 
     # -- windows out ---------------------------------------------------------------------------------------------------
 
-    def due(self, now: int | None, real: int, most: int = 4) -> list[Due]:
+    def due(self, now: int | None, real: int, most: int = 1) -> list[Due]:
         """Windows to compute now, at most `most`: provisionals first, both kinds in order. Each is named once."""
         for inlet in self.inlets.values():
             inlet.expire(now)

@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 import threading
+import types
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,10 +53,23 @@ def _quiet() -> Iterator[None]:
                 sys.stderr.write(held.read().decode(errors="replace"))
 
 
+@contextlib.contextmanager
+def _without_plots() -> Iterator[None]:
+    """MediaPipe's drawing helpers import all of matplotlib, two thirds of its start; nobody draws here, so they get an empty module."""
+    plots = ("matplotlib", "matplotlib.pyplot")
+    hidden = {} if "matplotlib" in sys.modules else {name: types.ModuleType(name) for name in plots}
+    sys.modules.update(hidden)
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
+
+
 def _mediapipe() -> Any:
     warnings.filterwarnings("ignore", message="SymbolDatabase.GetPrototype", category=UserWarning)
     try:
-        with _quiet():
+        with _quiet(), _without_plots():
             return importlib.import_module("mediapipe")
     except ImportError as error:
         raise FaceBackendError(f"mediapipe cannot be imported: {error}. Run `pip install -c tools/constraints.txt mediapipe`.") from error

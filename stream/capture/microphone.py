@@ -21,8 +21,6 @@ AUDIO_HOPS = 5
 """Hops in one audio message: 100 ms."""
 RETRY = (1.0, 2.0, 3.0, 5.0)
 """Seconds between attempts to get a lost device back."""
-OWN_SOUND = ("*", "voice", "audio", "words")
-"""Targets of `busy` that silence what the transcriber hears."""
 
 
 @dataclass
@@ -60,7 +58,7 @@ class Microphone:
             ),
             np.ascontiguousarray(rows, "<f4").tobytes(),
         )
-        silent = any(order.target in OWN_SOUND and order.begin < end and begin < order.end for order in self.node.busy)
+        silent = any(order.target in pace.OWN_SOUND and order.begin < end and begin < order.end for order in self.node.busy)
         if not self._block:
             self._begin = begin
         self._end = end

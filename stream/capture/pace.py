@@ -10,6 +10,8 @@ from stream.capture import CaptureError
 from stream.node import Node
 
 STEP_MS = 20
+OWN_SOUND = ("*", "voice", "audio", "words")
+"""Targets of `busy` that silence what the transcriber hears."""
 
 
 def wait(node: Node, begin: int, end: int) -> bool:

@@ -12,8 +12,7 @@ from models.perception.words import DIM, WordPerception, feature_set
 from models.weights import WeightsError
 from stream.bus import Connection
 from stream.capture import CaptureError, pace, recognisers
-from stream.capture.microphone import OWN_SOUND
-from stream.capture.sound import RATE
+from stream.capture.agreement import RATE
 from stream.capture.transcript import Spoken, Transcript
 from stream.clock import monotonic
 from stream.node import Node
@@ -154,13 +153,14 @@ class Transcriber:
             Words(
                 **self.outlet.header(self.transcript.watermark), committed=[s.word for s in committed],
                 tentative=[s.word for s in tentative], revision=self._revision, features=self._features, language=self._language,
+                heard=self._end,
             ),
             np.ascontiguousarray(np.stack(rows), "<f4").tobytes() if rows else b"",
         )
 
     def _own(self, words: Sequence[Spoken]) -> list[Spoken]:
         """Without what a robot said itself."""
-        busy = [order for order in self.node.busy if order.target in OWN_SOUND]
+        busy = [order for order in self.node.busy if order.target in pace.OWN_SOUND]
         return [spoken for spoken in words if not any(o.begin < spoken.word.end and spoken.word.begin < o.end for o in busy)]
 
 
