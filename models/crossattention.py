@@ -1,4 +1,7 @@
-"""Cross-attended features over common time steps, as the systems around IACA make them; B windows, L steps, d features."""
+"""One modality in the light of others: MEA's hierarchy of mixed references, and what the systems around IACA make of common time steps.
+
+B windows, T or S rows, L common steps, d features.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,61 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers import BLOCKED, veil
+from models.layers import BLOCKED, FeedForward, any_row, key_bias, merge_heads, split_heads, veil
+
+
+class MixedReference(nn.Module):
+    """MRU(Z_s, Z_t) (MEA, eq. 7 to 9): the target asks, the source answers."""
+
+    def __init__(self, d: int, heads: int, ffn: int, dropout: float, scale: float | None = None) -> None:
+        super().__init__()
+        self.heads, self.scale = heads, scale
+        self.norm_target, self.norm_source = nn.LayerNorm(d), nn.LayerNorm(d)
+        self.query = nn.Linear(d, d, bias=False)
+        self.key_value = nn.Linear(d, 2 * d, bias=False)
+        self.drop = nn.Dropout(dropout)
+        self.ffn = FeedForward(d, ffn, dropout)
+
+    def forward(self, source: Tensor, source_mask: Tensor, target: Tensor, target_mask: Tensor) -> Tensor:
+        """source (B, S, d), target (B, T, d), their masks -> (B, T, d)."""
+        residual = self.norm_target(target)
+        q = split_heads(self.query(residual), self.heads)
+        k, v = (split_heads(x, self.heads) for x in self.key_value(self.norm_source(source)).chunk(2, -1))
+        bias = key_bias(source_mask).expand(-1, 1, target.shape[1], -1)
+        asked = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=self.scale)
+        asked = merge_heads(asked) * any_row(source_mask)[:, None, None]
+        return veil(self.ffn(residual + self.drop(asked)), target_mask)
+
+
+class HierarchicalCrossModal(nn.Module):
+    """One HCA layer (MEA, eq. 10): for each target a mixed, a coarse and two fine units, less those named in `without`."""
+
+    def __init__(self, d: int, heads: int, ffn: int, dropout: float, scale: float | None = None, without: tuple[str, ...] = ()) -> None:
+        super().__init__()
+
+        def unit() -> MixedReference:
+            return MixedReference(d, heads, ffn, dropout, scale)
+
+        self.mixed = nn.ModuleList(unit() for _ in range(3)) if "mixed" not in without else None
+        self.coarse = nn.ModuleList(unit() for _ in range(3)) if "coarse" not in without else None
+        self.fine = nn.ModuleList(nn.ModuleList(unit() for _ in range(2)) for _ in range(3)) if "fine" not in without else None
+
+    def forward(self, zs: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
+        """zs (B, T_m, d), masks (B, T_m) of the three modalities -> the same, each with what the others told it."""
+        everything, every_mask = torch.cat(zs, 1), torch.cat(masks, 1)
+        out = []
+        for m, z in enumerate(zs):
+            a, b = (n for n in range(3) if n != m)
+            if self.mixed is not None:
+                z = self.mixed[m](everything, every_mask, z, masks[m])
+            if self.coarse is not None:
+                z = self.coarse[m](torch.cat([zs[a], zs[b]], 1), torch.cat([masks[a], masks[b]], 1), z, masks[m])
+            if self.fine is not None:
+                fine = self.fine[m]
+                assert isinstance(fine, nn.ModuleList)
+                z = fine[0](zs[a], masks[a], z, masks[m]) + fine[1](zs[b], masks[b], z, masks[m])
+            out.append(z)
+        return out
 
 
 def pairs(use: tuple[int, ...]) -> list[tuple[int, tuple[int, ...]]]:

@@ -112,6 +112,8 @@ class Fronts(nn.ModuleList):
                 FaceFront(c.dims[2], widths[2], c.kernels[2], c.strides[2], reads=c.evidence),
             ])
         elif c.front == "none":
+            if any(c.dims[m] != widths[m] for m in c.use):
+                raise ValueError(f'front="none" passes rows on as they are: dims = {c.dims} must be the model\'s widths {widths}')
             super().__init__(Rows(dim) for dim in c.dims)
         else:
             super().__init__(Patches(c.dims[m], widths[m], c.kernels[m], c.strides[m], c.front_bias) for m in range(N_MODALITIES))
@@ -185,6 +187,9 @@ class FusionModel(nn.Module):
     def study(self, *sequences: Tensor) -> tuple[Output, Any]:
         """As `forward`, with what the loss needs."""
         raise NotImplementedError
+
+    def progress(self, share: float) -> None:
+        """What changes in the course of a training is told here how much of it is done, 0 to 1; most models change nothing."""
 
     def codes(self, streams: Sequence[Encoded], d: int) -> list[Tensor]:
         """The code (B, N, d) of each modality's token times, as the configuration's `time` says."""

@@ -50,6 +50,8 @@ class IACAConfig(FusionConfig):
     """What the stage 1 gate looks at: "cross" the cross-attended features (DCA's code), "both" the self-attended ones too."""
     temperature: float = 0.1
     """T_1 of stage 1; near 0 gates are hard."""
+    anneal: bool = False
+    """T_1 falls from 1 in the first half of training, for gates that saturate early."""
     temperature_modalities: float = 1.0
     """T_2 of stage 2."""
     joint_branch: bool = False
@@ -100,6 +102,7 @@ class IACA(FusionModel):
     def __init__(self, config: IACAConfig | None = None) -> None:
         c = config or IACAConfig()
         super().__init__(c)
+        self.temperature = c.temperature
         self.fronts = Fronts(c)
         count = len(c.use)
         self.views = pairs(c.use) if c.cross == "vanilla" else [(m, tuple(n for n in c.use if n != m)) for m in c.use if count > 1]
@@ -141,6 +144,11 @@ class IACA(FusionModel):
         output, own = self.conclude(answer, [mean_over_time(x, mask) for x, mask in zip(ys, masks, strict=True)], weights, streams, present)
         return output, Aux(present, own, torch.tanh(values) if c.bounded else values, any_mask, crossed, crossed_mask, gates)
 
+    def progress(self, share: float) -> None:
+        """T_1 on its way from 1 to where it stays, geometrically."""
+        if self.config.anneal:
+            self.temperature = self.config.temperature ** min(2 * share, 1)
+
     def _stage_one(self, xs: list[Tensor], masks: list[Tensor]) -> tuple[list[Tensor], Tensor, Tensor]:
         """Self- or cross-attended features by a gate for each view; a step of a modality without a partner there keeps to itself.
 
@@ -156,7 +164,7 @@ class IACA(FusionModel):
         shares, share_masks = [masks[0].new_zeros(len(masks[0]), 0, c.steps)], [masks[0].new_zeros(len(masks[0]), 0, c.steps)]
         for (m, others), gate, crossed in zip(self.views, self.gate_view, views, strict=True):
             there = torch.stack([masks[n] for n in others]).amax(0)
-            g = (gate(torch.cat([xs[m], crossed], -1) if c.gate_sees == "both" else crossed) / c.temperature).softmax(-1)
+            g = (gate(torch.cat([xs[m], crossed], -1) if c.gate_sees == "both" else crossed) / self.temperature).softmax(-1)
             kept[m] = kept[m] + veil(functional.relu(g[..., :1] * xs[m] + g[..., 1:] * crossed), there)
             partners[m] = partners[m] + there
             share_masks.append((masks[m] * there).unsqueeze(1))

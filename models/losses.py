@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -34,6 +35,8 @@ class TaskLoss:
     values: str = "mse"
     evidence: float = 0.0
     """Weight of the cross-entropy of each present modality's own reading (`FusionConfig.evidence`)."""
+    groups: int = 1
+    """Logits are this many softmaxes side by side: IEMOCAP's protocol has 8 logits for four emotions, each no or yes."""
 
     def __post_init__(self) -> None:
         if self.values not in VALUES:
@@ -43,11 +46,12 @@ class TaskLoss:
         """own (n, M, C) the modalities' own logits, present (n, M)."""
         out = {}
         if output.logits.shape[1]:
-            out["class"] = soft_cross_entropy(output.logits, targets.classes, targets.class_weight)
+            out["class"] = soft_cross_entropy(output.logits, targets.classes, targets.class_weight, self.groups)
         if output.affect.shape[1]:
             out["affect"] = self.affect * VALUES[self.values](output.affect, targets.affect, targets.affect_weight)
-        if self.evidence:
-            each = [soft_cross_entropy(own[:, m], targets.classes, targets.class_weight * present[:, m]) for m in range(own.shape[1])]
+        if self.evidence and own.shape[-1]:
+            known = targets.class_weight.unsqueeze(1) * present
+            each = [soft_cross_entropy(own[:, m], targets.classes, known[:, m], self.groups) for m in range(own.shape[1])]
             out["evidence"] = self.evidence * torch.stack(each).sum()
         return out
 
@@ -68,9 +72,10 @@ class PlainLoss:
         return total(self.task.parts(output, aux.evidence, aux.present, targets))
 
 
-def soft_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Cross-entropy of logits (n, C) against soft labels (n, C), weighted (n,)."""
-    each = -(target * functional.log_softmax(logits, -1)).sum(-1)
+def soft_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
+    """Cross-entropy of logits (n, C) against soft labels (n, C), weighted (n,); with groups the mean over that many softmaxes."""
+    logits = logits.reshape(len(logits), groups, -1)
+    each = -(target.reshape(logits.shape) * functional.log_softmax(logits, -1)).sum(-1).mean(1)
     return (each * weight).sum() / weight.sum().clamp_min(1e-6)
 
 
@@ -130,6 +135,12 @@ def disentangling(exclusive: Tensor, agnostic: Tensor, present: Tensor, normalis
     return torch.stack(terms).mean()
 
 
+def orthogonality(exclusive: Tensor, agnostic: Tensor, present: Tensor) -> Tensor:
+    """The squared cosine of h^e_m and h^a_m, (n, M, d), averaged over what is present."""
+    cosine = functional.cosine_similarity(exclusive, agnostic, dim=-1)
+    return (cosine.square() * present).sum() / present.sum().clamp_min(1)
+
+
 def importance_weights(logits: Tensor) -> Tensor:
     """omega^a_m = 1 - D_i(h^a_m)[m]: what gives its modality away less counts more. logits (n, M, M) -> (n, M), detached."""
     return 1 - logits.detach().softmax(-1).diagonal(dim1=1, dim2=2)
@@ -144,11 +155,7 @@ def modality_cross_entropy(logits: Tensor, present: Tensor, weight: Tensor) -> T
     return -(own * weight * present).sum() / logits.shape[0]
 
 
-def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
-    """Jensen-Shannon divergence (n,) of the distributions p, q (n, C), in [0, ln 2]."""
-    middle = (p + q) / 2
-
-    def relative(a: Tensor) -> Tensor:
-        return (torch.xlogy(a, a) - torch.xlogy(a, middle)).sum(-1)
-
-    return (relative(p) + relative(q)) / 2
+def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Jensen-Shannon divergence (...), in [0, ln 2], of two distributions (..., C) given as finite logarithms, so that nothing underflows."""
+    log_middle = torch.logaddexp(log_p, log_q) - math.log(2)
+    return ((log_p.exp() * (log_p - log_middle)).sum(-1) + (log_q.exp() * (log_q - log_middle)).sum(-1)) / 2

@@ -7,6 +7,7 @@ an option of `MEAConfig`; `MEAConfig.paper()` is the published size, `MEAConfig.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.crossattention import HierarchicalCrossModal
 from models.fusion import N_MODALITIES, Evidence, Fronts, FusionConfig, FusionModel, Output
 from models.layers import (
     BLOCKED,
@@ -23,7 +25,6 @@ from models.layers import (
     ConvEncoder,
     DecoupledGraph,
     FeedForward,
-    any_row,
     key_bias,
     last_row,
     mean_over_time,
@@ -32,7 +33,7 @@ from models.layers import (
     split_heads,
     veil,
 )
-from models.losses import Targets, TaskLoss, disentangling, importance_weights, modality_cross_entropy, total
+from models.losses import Targets, TaskLoss, disentangling, importance_weights, modality_cross_entropy, orthogonality, total
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,13 @@ class MEAConfig(FusionConfig):
     """Sizes and options."""
 
     OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        **FusionConfig.OPTIONS, "psa_mix": ("literal", "logits", "convex"), "wal": ("mean", "lowrank"), "wal_scale": ("sum", "count"),
+        **FusionConfig.OPTIONS, "psa_mix": ("literal", "logits", "convex"), "psa_previous": ("logits", "attention"),
+        "scale": ("head", "model"), "wal": ("mean", "lowrank", "none"), "wal_scale": ("sum", "count"),
         "pool": ("mean", "last", "attention"), "temporal": ("bilstm", "conv"),
+        "graph": ("graph", "concat", "add", "multiply"), "discriminator": ("mlp", "linear"),
     }
+    PARTS: ClassVar[tuple[str, ...]] = ("exclusive", "agnostic", "mixed", "coarse", "fine")
+    """What `without` can leave out."""
 
     d_h: int = 64
     heads: int = 8
@@ -53,9 +58,13 @@ class MEAConfig(FusionConfig):
     psa_mix: str = "logits"
     """Eq. 2. "literal" softmaxes twice, which leaves attention almost uniform; "logits" mixes predicted and current logits and
     softmaxes once; "convex" mixes two softmaxed maps."""
+    psa_previous: str = "logits"
+    """A_pre, the previous layer's map: "logits" (the text's "logit maps") or the softmaxed "attention"."""
+    scale: str = "head"
+    """Attention logits over the root of a head's width or, as printed, of the "model"'s."""
     wal: str = "mean"
     """Eq. 5. The paper's (T d x T d) matrix cannot be built (hundreds of millions of weights); "mean" scores the masked mean over time,
-    "lowrank" the flattened sequence through `wal_rank` units."""
+    "lowrank" the flattened sequence through `wal_rank` units; "none" is the paper's ablation."""
     wal_rank: int = 8
     wal_scale: str = "sum"
     """Z_m is scaled by psi_m ("sum": psi sums to 1, the paper) or by psi_m times the number of modalities present ("count": so that a
@@ -67,12 +76,24 @@ class MEAConfig(FusionConfig):
     temporal: str = "bilstm"
     """"bilstm" (eq. 1) or "conv"."""
     ffn: int = 4
+    graph: str = "graph"
+    """Eq. 17 to 19, or the paper's ablations: "concat", "add", "multiply"."""
+    discriminator: str = "mlp"
+    """D_m, whose structure the paper does not give."""
     reversal: float = 1.0
+    reversal_ramp: bool = False
+    """The reversal grows from 0 to `reversal` in training, as Ganin and Lempitsky's."""
+    without: tuple[str, ...] = ()
+    """The paper's other ablations; that of PSA is psa_layers = 0, of HCA hca_layers = 0, of the prediction chain mu = 0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.d % self.heads:
             raise ValueError(f"MEAConfig.d = {self.d} must be a multiple of heads = {self.heads}")
+        if unknown := set(self.without) - set(self.PARTS):
+            raise ValueError(f"MEAConfig.without names {', '.join(sorted(unknown))}; it may name {', '.join(self.PARTS)}")
+        if {"exclusive", "agnostic"} <= set(self.without):
+            raise ValueError("MEAConfig.without leaves neither exclusive nor agnostic representations")
 
     @classmethod
     def paper(cls, dims: tuple[int, int, int] = (300, 74, 35), **changes: Any) -> MEAConfig:
@@ -113,7 +134,8 @@ class PredictiveSelfAttention(nn.Module):
 
     def __init__(self, config: MEAConfig, first: bool) -> None:
         super().__init__()
-        self.heads, self.mix, self.mu, self.scale = config.heads, config.psa_mix, config.mu, (config.d // config.heads) ** -0.5
+        self.heads, self.mix, self.mu, self.previous = config.heads, config.psa_mix, config.mu, config.psa_previous
+        self.scale = (config.d if config.scale == "model" else config.d // config.heads) ** -0.5
         self.norm = nn.LayerNorm(config.d)
         self.qkv = nn.Linear(config.d, 3 * config.d, bias=False)
         self.predict = None if first else nn.Conv2d(config.heads, config.heads, 3, padding=1)
@@ -121,7 +143,7 @@ class PredictiveSelfAttention(nn.Module):
         self.ffn = FeedForward(config.d, config.ffn, config.dropout)
 
     def forward(self, z: Tensor, mask: Tensor, previous: Tensor | None) -> tuple[Tensor, Tensor]:
-        """z (B, T, d), mask (B, T), previous layer's logits (B, K, T, T) or None -> new z and this layer's logits."""
+        """z (B, T, d), mask (B, T), previous layer's map (B, K, T, T) or None -> new z and this layer's map."""
         residual = veil(self.norm(z), mask)
         q, k, v = (split_heads(x, self.heads) for x in self.qkv(residual).chunk(3, -1))
         logits = q @ k.transpose(-1, -2) * self.scale
@@ -139,7 +161,7 @@ class PredictiveSelfAttention(nn.Module):
             else:
                 attention = (1 - self.mu) * (logits + bias).softmax(-1) + self.mu * (predicted + bias).softmax(-1)
         z = residual + self.drop(merge_heads(attention @ v))
-        return veil(self.ffn(z), mask), logits
+        return veil(self.ffn(z), mask), logits if self.previous == "logits" else attention
 
 
 class WeightedAttention(nn.Module):
@@ -163,49 +185,6 @@ class WeightedAttention(nn.Module):
         return [z * scale[:, m, None, None] for m, z in enumerate(zs)], psi
 
 
-class MixedReference(nn.Module):
-    """MRU(Z_s, Z_t) (eq. 7 to 9): the target asks, the source answers."""
-
-    def __init__(self, config: MEAConfig) -> None:
-        super().__init__()
-        self.heads = config.heads
-        self.norm_target, self.norm_source = nn.LayerNorm(config.d), nn.LayerNorm(config.d)
-        self.query = nn.Linear(config.d, config.d, bias=False)
-        self.key_value = nn.Linear(config.d, 2 * config.d, bias=False)
-        self.drop = nn.Dropout(config.dropout)
-        self.ffn = FeedForward(config.d, config.ffn, config.dropout)
-
-    def forward(self, source: Tensor, source_mask: Tensor, target: Tensor, target_mask: Tensor) -> Tensor:
-        residual = self.norm_target(target)
-        q = split_heads(self.query(residual), self.heads)
-        k, v = (split_heads(x, self.heads) for x in self.key_value(self.norm_source(source)).chunk(2, -1))
-        bias = key_bias(source_mask).expand(-1, 1, target.shape[1], -1)
-        asked = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        asked = merge_heads(asked) * any_row(source_mask)[:, None, None]
-        return veil(self.ffn(residual + self.drop(asked)), target_mask)
-
-
-class HierarchicalCrossModal(nn.Module):
-    """One HCA layer (eq. 10): for each target a mixed, a coarse and two fine units."""
-
-    def __init__(self, config: MEAConfig) -> None:
-        super().__init__()
-        self.mixed = nn.ModuleList(MixedReference(config) for _ in range(N_MODALITIES))
-        self.coarse = nn.ModuleList(MixedReference(config) for _ in range(N_MODALITIES))
-        self.fine = nn.ModuleList(nn.ModuleList(MixedReference(config) for _ in range(2)) for _ in range(N_MODALITIES))
-
-    def forward(self, zs: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
-        everything, every_mask = torch.cat(zs, 1), torch.cat(masks, 1)
-        out = []
-        for m, fine in enumerate(self.fine):
-            a, b = (n for n in range(N_MODALITIES) if n != m)
-            z = self.mixed[m](everything, every_mask, zs[m], masks[m])
-            z = self.coarse[m](torch.cat([zs[a], zs[b]], 1), torch.cat([masks[a], masks[b]], 1), z, masks[m])
-            assert isinstance(fine, nn.ModuleList)
-            out.append(fine[0](zs[a], masks[a], z, masks[m]) + fine[1](zs[b], masks[b], z, masks[m]))
-        return out
-
-
 class MEA(FusionModel):
     """Text, voice and face sequences of a window -> emotion logits, valence and arousal, modality weights (psi of the last WAL)."""
 
@@ -213,20 +192,30 @@ class MEA(FusionModel):
         c = config or MEAConfig()
         super().__init__(c)
         outputs = c.classes + c.affect
+        self.reversal = c.reversal
         self.fronts = Fronts(c)
         self.temporal = nn.ModuleList(BiLSTM(c.d) if c.temporal == "bilstm" else ConvEncoder(c.d) for _ in range(N_MODALITIES))
+        self.branches = [branch for branch in ("exclusive", "agnostic") if branch not in c.without]
+        psa_layers, hca_layers = c.psa_layers * ("exclusive" in self.branches), c.hca_layers * ("agnostic" in self.branches)
         self.psa = nn.ModuleList(
-            nn.ModuleList(PredictiveSelfAttention(c, first=i == 0) for _ in range(N_MODALITIES)) for i in range(c.psa_layers)
+            nn.ModuleList(PredictiveSelfAttention(c, first=i == 0) for _ in range(N_MODALITIES)) for i in range(psa_layers)
         )
-        self.wal = nn.ModuleList(WeightedAttention(c, c.tokens) for _ in range(c.psa_layers))
-        self.hca = nn.ModuleList(HierarchicalCrossModal(c) for _ in range(c.hca_layers))
+        self.wal = nn.ModuleList(WeightedAttention(c, c.tokens) for _ in range(psa_layers if c.wal != "none" else 0))
+        self.hca = nn.ModuleList(
+            HierarchicalCrossModal(c.d, c.heads, c.ffn, c.dropout, None if c.scale == "head" else c.d ** -0.5, c.without)
+            for _ in range(hca_layers)
+        )
         self.pools = nn.ModuleList(AttentionPool(c.d) for _ in range(2 * N_MODALITIES)) if c.pool == "attention" else None
         self.exclusive = nn.ModuleList(_perceptron(c.d, c.d_h, c.d_h) for _ in range(N_MODALITIES))
         self.agnostic = _perceptron(c.d, c.d_h, c.d_h)
-        self.graph_exclusive, self.graph_agnostic = DecoupledGraph(c.d_h, c.self_loops), DecoupledGraph(c.d_h, c.self_loops)
-        self.head = nn.Sequential(nn.Linear(2 * c.d_h, c.d_h), nn.GELU(), nn.Dropout(c.dropout), nn.Linear(c.d_h, outputs))
+        if c.graph == "graph":
+            self.graph_exclusive, self.graph_agnostic = DecoupledGraph(c.d_h, c.self_loops), DecoupledGraph(c.d_h, c.self_loops)
+        wide = len(self.branches) * c.d_h * (N_MODALITIES if c.graph == "concat" else 1)
+        self.head = nn.Sequential(nn.Linear(wide, c.d_h), nn.GELU(), nn.Dropout(c.dropout), nn.Linear(c.d_h, outputs))
         self.evidence = Evidence((c.d_h,) * 3, outputs) if c.evidence else None
-        self.discriminate_modality = _perceptron(c.d_h, c.d_h, N_MODALITIES)
+        self.discriminate_modality = (
+            _perceptron(c.d_h, c.d_h, N_MODALITIES) if c.discriminator == "mlp" else nn.Linear(c.d_h, N_MODALITIES)
+        )
         self.discriminate_importance = nn.Linear(c.d_h, N_MODALITIES, bias=False)
 
     def study(self, *sequences: Tensor) -> tuple[Output, Aux]:
@@ -243,24 +232,47 @@ class MEA(FusionModel):
             agnostic = layer(agnostic, masks)
         h_e = torch.stack([self.exclusive[m](self._pool(m, exclusive[m], codes[m], masks[m])) for m in range(N_MODALITIES)], 1)
         h_a = self.agnostic(torch.stack([self._pool(N_MODALITIES + m, agnostic[m], codes[m], masks[m]) for m in range(N_MODALITIES)], 1))
-
-        answer = self.head(torch.cat([self.graph_exclusive(h_e, present), self.graph_agnostic(h_a, present)], -1))
-        output, own = self.conclude(answer, h_e.unbind(1), psi, streams, present)
+        h_e, h_a = self._kept("exclusive", h_e), self._kept("agnostic", h_a)
+        both = {"exclusive": h_e, "agnostic": h_a}
+        fused = torch.cat([self._fuse(both[branch], present, branch) for branch in self.branches], -1)
+        output, own = self.conclude(self.head(fused), both[self.branches[0]].unbind(1), psi, streams, present)
         aux = Aux(
-            present, h_e, h_a, self.discriminate_modality(h_e), self.discriminate_modality(reverse_gradient(h_a, c.reversal)),
+            present, h_e, h_a, self._kept("exclusive", self.discriminate_modality(h_e)),
+            self._kept("agnostic", self.discriminate_modality(reverse_gradient(h_a, self.reversal))),
             self.discriminate_importance(h_a.detach()), own,
         )
         return output, aux
+
+    def _kept(self, branch: str, x: Tensor) -> Tensor:
+        """A branch that is left out takes no part in the losses either."""
+        return x if branch in self.branches else torch.zeros_like(x)
+
+    def progress(self, share: float) -> None:
+        """The ramp of the gradient reversal, 2 / (1 + exp(-10 share)) - 1."""
+        if self.config.reversal_ramp:
+            self.reversal = self.config.reversal * (2 / (1 + math.exp(-10 * share)) - 1)
+
+    def _fuse(self, h: Tensor, present: Tensor, branch: str) -> Tensor:
+        """h (B, 3, d_h) of a branch -> (B, d_h), or (B, 3 d_h) side by side."""
+        c: MEAConfig = self.config
+        if c.graph == "graph":
+            fused: Tensor = (self.graph_exclusive if branch == "exclusive" else self.graph_agnostic)(h, present)
+            return fused
+        h = veil(h, present)
+        if c.graph == "multiply":
+            return (h + 1 - present.unsqueeze(-1)).prod(1)
+        return h.sum(1) if c.graph == "add" else h.flatten(1)
 
     def _exclusive(self, zs: list[Tensor], masks: list[Tensor], present: Tensor) -> tuple[list[Tensor], Tensor]:
         """The first branch: PSA layers with the prediction chain, a WAL after each."""
         maps: list[Tensor | None] = [None] * N_MODALITIES
         psi = present / present.sum(1, keepdim=True).clamp_min(1)
-        for layers, weigh in zip(self.psa, self.wal, strict=True):
+        for k, layers in enumerate(self.psa):
             assert isinstance(layers, nn.ModuleList)
             steps = [layer(z, mask, before) for layer, z, mask, before in zip(layers, zs, masks, maps, strict=True)]
             zs, maps = [step[0] for step in steps], [step[1] for step in steps]
-            zs, psi = weigh(zs, masks, present)
+            if self.config.wal != "none":
+                zs, psi = self.wal[k](zs, masks, present)
         return zs, psi
 
     def _pool(self, which: int, z: Tensor, code: Tensor, mask: Tensor) -> Tensor:
@@ -276,22 +288,36 @@ def _perceptron(d_in: int, d_hidden: int, d_out: int) -> nn.Sequential:
 
 @dataclass(frozen=True)
 class MEALoss:
-    """Weights of MEA's loss, eq. 20: L = L_task + alpha L_dis + beta (L_agn + L_exc)."""
+    """Weights of MEA's loss, eq. 20: L = L_task + alpha L_dis + beta (L_agn + L_exc). alpha = 0 and beta = 0 are the paper's ablations."""
 
     alpha: float = 2e-2
     beta: float = 3e-2
+    dis: str = "hsic"
+    """L_dis: "hsic" (eq. 13), or "orthogonal", which the paper compares with."""
     normalise_hsic: bool = False
     """HSIC over L2-normalised h: bounded, where the paper's grows with the scale of h."""
+    importance: str = "trained"
+    """omega of eq. 15: of a D_i "trained" on detached h^a; "untrained", as eq. 20 has no loss of D_i; or "none", the paper's ablation."""
     task: TaskLoss = field(default_factory=TaskLoss)
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("dis", ("hsic", "orthogonal")), ("importance", ("trained", "untrained", "none"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"MEALoss.{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
 
     def __call__(self, output: Output, aux: Aux, targets: Targets) -> tuple[Tensor, dict[str, float]]:
         """The loss and its parts by name."""
         everyone = torch.ones_like(aux.present)
-        return total({
+        omega = everyone if self.importance == "none" else importance_weights(aux.importance)
+        parts = {
             **self.task.parts(output, aux.evidence, aux.present, targets),
-            "dis": self.alpha * disentangling(aux.exclusive, aux.agnostic, aux.present, self.normalise_hsic),
-            "agn": self.beta * modality_cross_entropy(aux.discriminated_agnostic, aux.present, importance_weights(aux.importance)),
+            "dis": self.alpha * (
+                disentangling(aux.exclusive, aux.agnostic, aux.present, self.normalise_hsic) if self.dis == "hsic"
+                else orthogonality(aux.exclusive, aux.agnostic, aux.present)
+            ),
+            "agn": self.beta * modality_cross_entropy(aux.discriminated_agnostic, aux.present, omega),
             "exc": self.beta * modality_cross_entropy(aux.discriminated_exclusive, aux.present, everyone),
-            # D_i works on detached h^a, so this trains the discriminator alone and needs no weight.
-            "importance": modality_cross_entropy(aux.importance, aux.present, everyone),
-        })
+        }
+        if self.importance == "trained":  # On detached h^a: this trains the discriminator alone and needs no weight.
+            parts["importance"] = modality_cross_entropy(aux.importance, aux.present, everyone)
+        return total(parts)

@@ -61,6 +61,8 @@ class MSAFConfig(FusionConfig):
         super().__post_init__()
         if not all(1 <= after <= self.stages for after in self.insertions):
             raise ValueError(f"MSAFConfig.insertions = {self.insertions} must lie between 1 and stages = {self.stages}")
+        if self.block < self.reduction:
+            raise ValueError(f"MSAFConfig.reduction = {self.reduction} leaves nothing of block = {self.block}")
 
     @classmethod
     def paper(cls, dims: tuple[int, int, int] = (768, 74, 35), **changes: Any) -> MSAFConfig:
@@ -156,9 +158,9 @@ class MSAF(FusionModel):
         c = config or MSAFConfig()
         super().__init__(c)
         outputs = c.classes + c.affect
-        self.fronts = Fronts(c, c.widths)
+        entry = c.dims if c.front == "none" and c.temporal == "lstm" else c.widths
+        self.fronts = Fronts(c, entry)
         self.attention = nn.ModuleDict({str(after): SegmentedAttention(c) for after in c.insertions})
-        entry = c.dims if c.front == "none" else c.widths
         self.stages = nn.ModuleList(
             nn.ModuleList(_stage(c, entry[m] if k == 0 else width, width) for m, width in enumerate(c.widths)) for k in range(c.stages)
         )

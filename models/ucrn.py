@@ -185,7 +185,7 @@ def divergence(refined: Tensor, present: Tensor, kind: str = "js") -> Tensor:
                 middle = (x + y) / 2
                 each = ((x.exp() * (x - middle)).sum(-1) + (y.exp() * (y - middle)).sum(-1)) / 2
             else:
-                each = jensen_shannon(refined[:, a].softmax(-1), refined[:, b].softmax(-1))
+                each = jensen_shannon(refined[:, a].log_softmax(-1), refined[:, b].log_softmax(-1))
             terms.append((each.mean(1) * both).sum())
             count.append(both.sum())
     return torch.stack(terms).sum() / torch.stack(count).sum().clamp_min(1)

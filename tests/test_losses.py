@@ -39,9 +39,22 @@ def test_gradient_reversal_flips_and_scales() -> None:
 
 
 def test_jensen_shannon_bounds() -> None:
-    p = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
-    assert jensen_shannon(p, p).tolist() == pytest.approx([0, 0], abs=1e-7)
-    assert jensen_shannon(p[:1], p[:1].flip(1)).item() == pytest.approx(math.log(2))
+    sure = torch.tensor([[200.0, 0.0]]).log_softmax(-1)
+    assert jensen_shannon(sure, sure.flip(1)).item() == pytest.approx(math.log(2))
+    torch.manual_seed(0)
+    for scale in (0.1, 1, 10, 1000):
+        logits = (torch.randn(2, 64, 30) * scale).requires_grad_()
+        log_p, log_q = logits.log_softmax(-1)
+        each = jensen_shannon(log_p, log_q)
+        assert each.min() >= 0 and each.max() <= math.log(2) + 1e-6
+        assert torch.allclose(each, jensen_shannon(log_q, log_p))
+        assert jensen_shannon(log_p, log_p).abs().max() < 1e-6
+        each.sum().backward()
+        assert logits.grad is not None and logits.grad.isfinite().all()
+    p, q = torch.tensor([0.2, 0.8]), torch.tensor([0.7, 0.3])
+    middle = (p + q) / 2
+    plain = ((p * (p / middle).log()).sum() + (q * (q / middle).log()).sum()) / 2
+    assert jensen_shannon(p.log(), q.log()).item() == pytest.approx(plain.item())
 
 
 def test_weighted_task_losses() -> None:
@@ -57,6 +70,21 @@ def test_concordance() -> None:
     assert concordance_loss(x, x).item() == pytest.approx(0, abs=1e-5)
     assert concordance_loss(x - x.mean(), x.mean() - x).item() == pytest.approx(2, abs=1e-5)
     assert concordance_loss(x, x + 10).item() > 0.9
+
+
+def test_concordance_over_known_rows_only() -> None:
+    x, y = torch.randn(20), torch.randn(20)
+    known = torch.tensor([1.0] * 12 + [0.0] * 8)
+    spoilt = torch.where(known > 0, y, torch.tensor(-5.0))
+    assert concordance_loss(x, spoilt, known).item() == pytest.approx(concordance_loss(x[:12], y[:12]).item(), abs=1e-5)
+    assert concordance_loss(x, y, torch.zeros(20)).item() == 0
+
+
+def test_cross_entropy_of_several_decisions() -> None:
+    logits = torch.randn(4, 8)
+    yes = torch.tensor([[1, 0, 0, 1, 1, 0, 1, 0]]).expand(4, -1).float()
+    each = [torch.nn.functional.cross_entropy(logits[:, 2 * k: 2 * k + 2], yes[:, 2 * k: 2 * k + 2]) for k in range(4)]
+    assert soft_cross_entropy(logits, yes, torch.ones(4), groups=4).item() == pytest.approx(torch.stack(each).mean().item(), abs=1e-6)
 
 
 def test_modality_cross_entropy_counts_present_modalities_only() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -20,14 +22,6 @@ def model(config: MEAConfig, seed: int = 0) -> MEA:
     return MEA(config).eval()
 
 
-def test_time_counts() -> None:
-    mea, inputs = model(LIVE), windows()
-    moved = list(inputs)
-    for m in range(3):
-        moved[3 * m + 1] = (inputs[3 * m + 1] * 0.5) * inputs[3 * m + 2]
-    assert not torch.allclose(mea(*inputs).logits[:3], mea(*moved).logits[:3], atol=1e-4)
-
-
 def test_the_gain_of_the_microphone_does_not_count() -> None:
     mea, inputs = model(LIVE), windows()
     louder = list(inputs)
@@ -40,26 +34,65 @@ def test_the_gain_of_the_microphone_does_not_count() -> None:
 OPTIONS = [
     {"psa_mix": "literal"}, {"psa_mix": "logits"}, {"psa_mix": "convex"}, {"wal": "lowrank"}, {"wal_scale": "count"}, {"self_loops": True},
     {"pool": "last"}, {"pool": "attention"}, {"temporal": "conv"}, {"time": "seconds"}, {"front": "patches", "strides": (1, 4, 4)},
-    {"evidence": True}, {"heads": 8, "psa_layers": 1, "hca_layers": 1},
+    {"evidence": True}, {"heads": 8, "psa_layers": 1, "hca_layers": 1}, {"psa_previous": "attention"}, {"scale": "model"}, {"wal": "none"},
+    {"discriminator": "linear"}, {"reversal_ramp": True}, {"graph": "concat"}, {"graph": "add"}, {"graph": "multiply"},
+    {"without": ("exclusive",)}, {"without": ("agnostic",)}, {"without": ("mixed",)}, {"without": ("coarse",)}, {"without": ("fine",)},
+    {"psa_layers": 0}, {"hca_layers": 0},
 ]
+LOSSES = [{}, {"dis": "orthogonal"}, {"importance": "untrained"}, {"importance": "none"}, {"normalise_hsic": True}]
+
+
+def step(mea: MEA, loss: MEALoss) -> tuple[dict[str, float], list[str]]:
+    """The parts of the loss after a backward pass, and the parameters that it did not reach."""
+    mea.train().progress(0.5)
+    targets = Targets(torch.full((5, 7), 1 / 7), torch.ones(5), torch.zeros(5, 2), torch.ones(5))
+    whole, parts = loss(*mea.study(*windows()), targets)
+    whole.backward()  # type: ignore[no-untyped-call]
+    assert whole.isfinite()
+    return parts, [name for name, p in mea.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=[",".join(f"{k}={v}" for k, v in o.items()) for o in OPTIONS])
 def test_every_option_trains_a_step(options: dict[str, object]) -> None:
-    torch.manual_seed(0)
-    mea = MEA(replace(PAPER, **options)).train()  # type: ignore[arg-type]
-    output, aux = mea.study(*windows())
-    targets = Targets(torch.full((5, 7), 1 / 7), torch.ones(5), torch.zeros(5, 2), torch.ones(5))
-    loss, _ = MEALoss(task=TaskLoss(evidence=0.5 if mea.config.evidence else 0))(output, aux, targets)
-    loss.backward()
-    assert loss.isfinite()
-    idle = [name for name, p in mea.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
-    assert not idle
+    mea = model(replace(PAPER, **options))  # type: ignore[arg-type]
+    _, idle = step(mea, MEALoss(task=TaskLoss(evidence=0.5 if mea.config.evidence else 0)))
+    gone = mea.config.without[:1]
+    assert not [name for name in idle if not gone or (gone[0] not in name and not name.startswith(("temporal", "discriminate")))]
+
+
+@pytest.mark.parametrize("options", LOSSES, ids=[",".join(o.values()) if "dis" in o or "importance" in o else str(o) for o in LOSSES])
+def test_every_form_of_the_loss_trains_a_step(options: dict[str, Any]) -> None:
+    parts, idle = step(model(PAPER), MEALoss(**options))
+    assert ("importance" in parts) == (options.get("importance", "trained") == "trained")
+    assert idle == ([] if "importance" in parts else ["discriminate_importance.weight"])
+
+
+def test_without_a_branch_its_losses_are_constant() -> None:
+    parts, _ = step(model(replace(PAPER, without=("exclusive",))), MEALoss(beta=1.0))
+    # Nobody can tell zeros apart: ln 3 for each of the 3 + 2 + 1 + 0 + 3 modalities of the five windows.
+    assert parts["dis"] == 0 and parts["exc"] == pytest.approx(9 / 5 * math.log(3))
+
+
+def test_the_reversal_grows_where_it_is_told_to() -> None:
+    mea = model(replace(PAPER, reversal_ramp=True))
+    mea.progress(0.0)
+    assert mea.reversal == 0
+    mea.progress(1.0)
+    assert mea.reversal == pytest.approx(1.0, abs=1e-3)
+    still = model(PAPER)
+    still.progress(0.0)
+    assert still.reversal == 1.0
 
 
 def test_unknown_options_are_refused() -> None:
     with pytest.raises(ValueError, match="psa_mix"):
         MEAConfig(psa_mix="sometimes")
+    with pytest.raises(ValueError, match="without names wings"):
+        MEAConfig(without=("wings",))
+    with pytest.raises(ValueError, match=r"MEALoss[.]dis is"):
+        MEALoss(dis="at all")
+    with pytest.raises(ValueError, match=r"TaskLoss[.]values"):
+        TaskLoss(values="l3")
     with pytest.raises(ValueError, match="multiple of heads"):
         MEAConfig(heads=7)
     assert MEAConfig.from_dict(MEAConfig.live().to_dict()) == MEAConfig.live()
