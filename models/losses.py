@@ -156,6 +156,6 @@ def modality_cross_entropy(logits: Tensor, present: Tensor, weight: Tensor) -> T
 
 
 def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Jensen-Shannon divergence (...), in [0, ln 2], of two distributions (..., C) given as finite logarithms, so that nothing underflows."""
+    """Jensen-Shannon divergence (...), in [0, ln 2], of two distributions (..., C) given as finite logarithms: nothing underflows."""
     log_middle = torch.logaddexp(log_p, log_q) - math.log(2)
     return ((log_p.exp() * (log_p - log_middle)).sum(-1) + (log_q.exp() * (log_q - log_middle)).sum(-1)) / 2
