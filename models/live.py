@@ -48,7 +48,7 @@ Log = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class LiveTraining:
-    """What `affect train mea` can be told. The data is found as `models.datasets.data_root` says."""
+    """What `affect train --data live` can be told. The data is found as `models.datasets.data_root` says."""
 
     out: Path = Path("models/weights/mea.safetensors")
     """Where the weights go."""

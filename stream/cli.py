@@ -43,9 +43,8 @@ COMMANDS = {
     "transcriber": Command("sound to words", "stream.capture.transcriber", "TranscriberOptions", True, "parts"),
     "fusion": Command("faces, voice and words to affect", "stream.fusion", "FusionOptions", True, "parts"),
     "keys": Command("keys for a hub that other machines reach", "stream.keys", "KeysOptions", group="parts"),
-    "train face": Command("the expression network", "models.encoders.face", "FaceTraining", group="learn"),
-    "train text": Command("word vectors", "models.encoders.text", "TextTraining", group="learn"),
-    "train mea": Command("the fusion model", "models.live", "LiveTraining", group="learn"),
+    "train": Command("--model M --data D: face, words or a fusion model", "models.training", "Training", group="learn"),
+    "evaluate": Command("figures of trained weights on held-out data", "models.scoring", "Evaluation", group="learn"),
 }
 GROUPS = {
     "try": "Sessions", "look": "This machine", "parts": "Each part alone, also on another machine", "learn": "Learning (needs the corpora)",
@@ -79,8 +78,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(_version())
         return 0
     name, rest = arguments[0], arguments[1:]
-    if name == "train":
-        name, rest = " ".join(arguments[:2]), arguments[2:]
     if name not in COMMANDS:
         return _unknown(name)
     signal.signal(signal.SIGTERM, _terminate)
@@ -120,13 +117,20 @@ def _start(name: str, command: Command, arguments: list[str]) -> int:
     from stream.bus import Connection
 
     arguments, file = config.take(arguments)
+    lead = ""
+    if name == "train":
+        from stream import learn
+
+        chosen_training = learn.choose(arguments)
+        command = dataclasses.replace(command, module=chosen_training.module, options=chosen_training.options)
+        arguments, lead = chosen_training.rest, f"{learn.explained()}\n\n"
     module = importlib.import_module(command.module)
     kind = getattr(module, command.options)
-    default = kind() if not name.startswith("train") else _training_defaults(name, kind)
+    default = _training_defaults(kind) if name == "train" else kind()
     parts: list[Any] = [default, Connection()] if command.connects else [default]
     if file is not None:
         parts = _configured(parts, file)
-    description = f"{(kind.__doc__ or command.summary).strip()}\n\nAlso takes --config FILE.toml, whose values become the defaults."
+    description = f"{lead}{(kind.__doc__ or command.summary).strip()}\n\nAlso takes --config FILE.toml, whose values become the defaults."
     markers = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
     if command.connects:
         # One flat list of flags out of two dataclasses: people need not know which is whose.
@@ -135,8 +139,8 @@ def _start(name: str, command: Command, arguments: list[str]) -> int:
         chosen = [getattr(parsed, field.name) for field in dataclasses.fields(parsed)]
     else:
         chosen = [tyro.cli(kind, prog=f"affect {name}", args=arguments, description=description, default=parts[0], config=markers)]
-    if name.startswith("train"):
-        return _train(module, chosen[0])
+    if name in ("train", "evaluate"):
+        return _learn(module, chosen[0])
     return int(module.run(*chosen))
 
 
@@ -151,7 +155,7 @@ def _configured(parts: list[Any], file: Path) -> list[Any]:
     return [config.apply(parts[0], own, file), *(config.apply(part, others, file) for part in parts[1:])]
 
 
-def _training_defaults(name: str, kind: type[Any]) -> Any:
+def _training_defaults(kind: type[Any]) -> Any:
     """Options of a training, with the data where they are found and a run folder under `runs/`, where it asks for these."""
     from models.datasets import DataMissing, data_root
 
@@ -164,11 +168,11 @@ def _training_defaults(name: str, kind: type[Any]) -> Any:
         except DataMissing:
             needed["data"] = Path("data")
     if "out" in asked:
-        needed["out"] = Path("runs") / name.replace(" ", "-")
+        needed["out"] = Path("runs") / kind.__name__.removesuffix("Training").lower()
     return kind(**needed)
 
 
-def _train(module: Any, options: Any) -> int:
+def _learn(module: Any, options: Any) -> int:
     figures = options.run() if hasattr(options, "run") else module.run(options)
     if figures is not None:
         print(json.dumps(figures, indent=2, default=str))
@@ -182,9 +186,6 @@ def _terminate(*_: object) -> None:
 def _unknown(name: str) -> int:
     near = difflib.get_close_matches(name, COMMANDS, 1)
     line = f"no command {name!r}; " + (f"did you mean `affect {near[0]}`?" if near else "`affect --help` lists them")
-    if name.startswith("train"):
-        trainings = ", ".join(other.partition(" ")[2] for other in COMMANDS if other.startswith("train"))
-        line = f"train what? one of: {trainings}; for example `affect train face`"
     print(f"affect: {line}", file=sys.stderr)
     return 2
 

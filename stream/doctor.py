@@ -39,7 +39,7 @@ LIBRARIES = {
 }  # fmt: skip
 """Shared libraries that wheels expect from the system, with the Debian package of each."""
 INSTEAD = "affect demo  # plays the built-in clip instead"
-TRAINED = {"face": "face", "words": "text", "mea": "mea"}
+TRAINED = {"face": "face", "words": "words", "mea": "mea"}
 """Shipped weights, with what `affect train` calls them."""
 
 
@@ -208,7 +208,7 @@ def gpu() -> Check:
 def trained() -> Iterator[Check]:
     """Each shipped weights file: there, readable, and made for the features that are computed here."""
     for name, taught in TRAINED.items():
-        cure = f"affect train {taught}"
+        cure = f"affect train --model {taught}"
         try:
             metadata = weights.load(name)[1]
             digest = weights.sha256(name)

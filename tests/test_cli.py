@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from stream import cli, config
+from stream import cli, config, learn
 from stream.bus import BusError, Connection
 from stream.cli import COMMANDS, Command
 
@@ -65,7 +65,7 @@ def test_the_overview_lists_every_command_and_loads_nothing_heavy() -> None:
     assert affect().stdout == affect("--help").stdout
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if not name.startswith("train")])
+@pytest.mark.parametrize("name", list(COMMANDS))
 def test_every_command_is_there_and_helps(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
     with pytest.raises(SystemExit) as ended:
@@ -75,13 +75,28 @@ def test_every_command_is_there_and_helps(name: str, capsys: pytest.CaptureFixtu
     assert ("--hub" in out) == (COMMANDS[name].connects or name in ("run", "demo"))
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name.startswith("train")])
-def test_every_training_is_there(name: str) -> None:
+@pytest.mark.parametrize(("asked", "options"), [
+    (["--model", "face", "--data", "x"], "FaceTraining"), (["--model=words"], "TextTraining"), ([], "LiveTraining"),
+    (["--model", "mea", "--data", "live"], "LiveTraining"), (["--data=mosi", "--model", "iaca", "--epochs", "3"], "Training"),
+])  # fmt: skip
+def test_model_and_data_choose_the_training(asked: list[str], options: str) -> None:
     pytest.importorskip("torch")
-    command = COMMANDS[name]
-    module = importlib.import_module(command.module)
-    options = cli._training_defaults(name, getattr(module, command.options))
-    assert hasattr(options, "run") or hasattr(module, "run")
+    choice = learn.choose(asked)
+    module = importlib.import_module(choice.module)
+    made = cli._training_defaults(getattr(module, choice.options))
+    assert choice.options == options and (hasattr(made, "run") or hasattr(module, "run"))
+    if options == "Training":
+        assert choice.rest == ["--model", "iaca", "--data", "mosi", "--epochs", "3"]
+    if options == "FaceTraining":
+        assert choice.rest == ["--data", "x"]
+
+
+def test_the_names_of_models_and_data_are_those_there_are() -> None:
+    pytest.importorskip("torchmetrics")
+    from models.registry import MODELS
+    from models.tasks import TASKS
+
+    assert set(learn.FUSION) == set(MODELS) and set(learn.CORPORA) == set(TASKS)
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_defaults(ran: list[Any], tmp_path: Path) -> None:
@@ -150,8 +165,8 @@ def test_errors_for_people_are_one_line_and_status_two(capsys: pytest.CaptureFix
 def test_a_mistyped_command_gets_a_hint() -> None:
     done = affect("wach")
     assert (done.returncode, done.stderr) == (2, "affect: no command 'wach'; did you mean `affect watch`?\n")
-    assert "one of: face, text, mea" in affect("train").stderr
-    assert "one of: face, text, mea" in affect("train", "voice").stderr
+    assert "no model 'voice' to train; there are face, words, mea" in affect("train", "--model", "voice").stderr
+    assert "no data 'nowhere' to train on; there are live, mosi-utterance" in affect("train", "--data", "nowhere").stderr
 
 
 def test_a_bad_address_is_one_line_from_a_real_process() -> None:

@@ -1,6 +1,6 @@
 """The expression network: a small residual CNN on aligned 48x48 grey crops, trained on FER+ vote shares.
 
-Run `affect train face --data DATA --out RUN`; the weights it writes are read by `models.perception.facenet` without torch.
+Run `affect train --model face --data DATA --out RUN`; the weights it writes are read by `models.perception.facenet` without torch.
 """
 
 from __future__ import annotations

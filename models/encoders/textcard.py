@@ -7,10 +7,10 @@ from typing import Any
 
 _CARD = """# Words: affective word vectors and the text head
 
-Made by `affect train text`. `{name}.safetensors`, {megabytes:.1f} MB: `table` ({buckets} x 64, 16-bit), the hashed subword table behind
-the `words` features (a word's own row plus the mean of its character 3- to 5-grams' rows, after Bojanowski et al. 2017), and `head.*`,
-a small network from up to 24 word vectors to seven emotions, valence and arousal: the unimodal reference of the text modality and a
-starting point for the fusion models. Nothing pretrained was used. English only.
+Made by `affect train --model words`. `{name}.safetensors`, {megabytes:.1f} MB: `table` ({buckets} x 64, 16-bit), the hashed subword table
+behind the `words` features (a word's own row plus the mean of its character 3- to 5-grams' rows, after Bojanowski et al. 2017), and
+`head.*`, a small network from up to 24 word vectors to seven emotions, valence and arousal: the unimodal reference of the text modality
+and a starting point for the fusion models. Nothing pretrained was used. English only.
 
 ## Data and licences
 | corpus | used for | licence |
@@ -25,8 +25,8 @@ The licence of the project's code does not extend to these weights: what the cor
 (attribution, share alike{meld_licence}) may bind whoever passes the weights on.
 
 ## Training
-`affect train text` (or `python -m models.encoders.text`), seed {seed}, one thread, a few minutes. Texts are read as a recogniser gives
-them: lower case, no punctuation, no emoji, at most 24 words; {share:.0%} of the training texts have {low:.0%} to {high:.0%} of their
+`affect train --model words` (or `python -m models.encoders.text`), seed {seed}, one thread, a few minutes. Texts are read as a recogniser
+gives them: lower case, no punctuation, no emoji, at most 24 words; {share:.0%} of the training texts have {low:.0%} to {high:.0%} of their
 words dropped or replaced, {crop:.0%} are cut to {shortest} to {longest} words. Comments with several emotions count in equal shares.
 Logit adjustment of strength {prior} against the class imbalance. All settings are in the file's metadata under `training`.
 

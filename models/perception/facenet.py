@@ -123,7 +123,7 @@ class FaceEncoder:
         if metadata.get("format") != FORMAT:
             raise shipped.WeightsError(
                 f"{shipped.path(weights)} holds {metadata.get('format', 'weights of no stated format')}, not {FORMAT}. "
-                "Give weights made by `affect train face`."
+                "Give weights made by `affect train --model face`."
             )
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -133,7 +133,7 @@ class FaceEncoder:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise shipped.WeightsError(
-                f"{shipped.path(weights)} does not make an expression network: {error}. Train it again with `affect train face`."
+                f"{shipped.path(weights)} does not make an expression network: {error}. Train it again with `affect train --model face`."
             ) from error
         self.features = features(weights)
 

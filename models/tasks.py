@@ -1,0 +1,104 @@
+"""The research corpora as tasks, by the name that `affect train --data` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from models import metrics
+from models.datasets import iemocap, mosei, mosi, mosi_utterance
+from models.examples import Examples
+from models.task import Answers, Disturb, Task, some_absent
+from models.window import Window
+
+Builder = Callable[[int, int], Task]
+ABSENT = 0.1
+"""How often a modality is taken from a training window."""
+
+
+def build(name: str, fold: int = 0, seed: int = 0) -> Task:
+    """The task `name`, its test part being fold `fold` and its validation part drawn by `seed` where the corpus has neither.
+
+    Raises DataMissing, ValueError for an unknown name or fold.
+    """
+    if name not in TASKS:
+        raise ValueError(f"no data {name!r}; there are {', '.join(TASKS)}")
+    return TASKS[name](fold, seed)
+
+
+def standard(load: Callable[[], dict[str, Examples]], name: str) -> Builder:
+    """A corpus of sentiment -3 to 3 with official splits."""
+
+    def made(fold: int, seed: int) -> Task:
+        _only_fold(name, fold)
+        parts = load()
+        return Task(
+            name, parts["train"], parts["valid"], parts["test"], lambda said, true: metrics.sentiment(said.values[:, 0], true.values[:, 0]),
+            "mae", bounded=False, loss={"values": "l1"},
+        )
+
+    return made
+
+
+def iemocap_four(fold: int, seed: int) -> Task:
+    """IEMOCAP's four emotions; each is also judged as a yes or no of its own."""
+    _only_fold("iemocap", fold)
+    parts = iemocap.load()
+
+    def measure(said: Answers, true: Examples) -> dict[str, float]:
+        return by_class(said, true) | metrics.emotions_each(said.probabilities, true.classes, iemocap.EMOTIONS)
+
+    return Task("iemocap", parts["train"], parts["valid"], parts["test"], measure, "cross_entropy")
+
+
+def mosi_by_utterance(words: bool) -> Builder:
+    """Utterances of MOSI in the light of those around them, negative or not; validation videos are drawn by seed."""
+    name = "mosi-utterance-words" if words else "mosi-utterance"
+
+    def made(fold: int, seed: int) -> Task:
+        _only_fold(name, fold)
+        parts = mosi_utterance.load(words)
+        train, valid = mosi_utterance.split(parts["train"], seed)
+
+        def disturb(chosen: Examples, draw: np.random.Generator) -> Window:
+            return some_absent(mosi_utterance.mixed(chosen, train, draw), ABSENT, draw)
+
+        def measure(said: Answers, true: Examples) -> dict[str, float]:
+            return by_class(said, true) | {"mae": float(np.abs(said.values - true.values).mean() * mosi_utterance.SPREAD)}
+
+        return Task(
+            name, train, mosi_utterance.rendered(valid, train, seed), parts["test"], measure, "cross_entropy", disturb=disturb,
+            marks=mosi_utterance.PLACE,
+            settings={"kernels": (1, 1, 1), "dropout": 0.3, "dropout_in": 0.2}, loss={"affect": 0.5},
+        )  # fmt: skip
+
+    return made
+
+
+def by_class(said: Answers, true: Examples) -> dict[str, float]:
+    """Classification figures and cross-entropy over the windows whose class is known."""
+    known = true.class_weight > 0
+    p, soft = said.probabilities[known], true.classes[known]
+    return metrics.classification(p, true.label[known]) | {"cross_entropy": metrics.cross_entropy(p, soft)}
+
+
+def absent_at_random(share: float = ABSENT) -> Disturb:
+    def disturb(chosen: Examples, draw: np.random.Generator) -> Window:
+        return some_absent(chosen.window, share, draw)
+
+    return disturb
+
+
+def _only_fold(name: str, fold: int) -> None:
+    if fold:
+        raise ValueError(f"{name} has one official split, so --fold is 0, not {fold}")
+
+
+TASKS: dict[str, Builder] = {
+    "mosi-utterance": mosi_by_utterance(words=False),
+    "mosi-utterance-words": mosi_by_utterance(words=True),
+    "mosi": standard(mosi.load, "mosi"),
+    "mosei": standard(mosei.load, "mosei"),
+    "iemocap": iemocap_four,
+}

@@ -1,0 +1,76 @@
+"""What `affect train --model M --data D` means: which training is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from typing import Any, NamedTuple
+
+LIVE = "live"
+ENCODERS = {"face": ("models.encoders.face", "FaceTraining"), "words": ("models.encoders.text", "TextTraining")}
+"""Networks with trainings of their own."""
+FUSION = ("mea", "msaf", "ucrn", "iaca", "mult", "late")
+CORPORA = ("mosi-utterance", "mosi-utterance-words", "mosi", "mosei", "iemocap")
+
+
+class LearnError(ValueError):
+    """No training is like this."""
+
+
+class Choice(NamedTuple):
+    """Where the options of a training are, and what is left of the command line."""
+
+    module: str
+    options: str
+    rest: list[str]
+
+
+def choose(arguments: list[str]) -> Choice:
+    """The training that `arguments` ask for; by default the live MEA. Raises LearnError for an unknown model or data."""
+    model, bare = _take(arguments, "model")
+    model = model or "mea"
+    if model in ENCODERS:
+        return Choice(*ENCODERS[model], bare)
+    if model not in FUSION:
+        raise LearnError(f"no model {model!r} to train; there are {', '.join((*ENCODERS, *FUSION))}")
+    data, rest = _take(bare, "data")
+    data = data or LIVE
+    if data == LIVE:
+        return Choice("models.live", "LiveTraining", [*_back("models.live", "LiveTraining", model), *rest])
+    if data not in CORPORA:
+        raise LearnError(f"no data {data!r} to train on; there are {', '.join((LIVE, *CORPORA))}")
+    return Choice("models.training", "Training", ["--model", model, "--data", data, *rest])
+
+
+def _take(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
+    """Splits `--name VALUE` (or `--name=VALUE`) off."""
+    found, rest, waiting = None, [], iter(arguments)
+    for argument in waiting:
+        if argument == f"--{name}":
+            found = next(waiting, None)
+            if found is None:
+                raise LearnError(f"--{name} needs a name after it")
+        elif argument.startswith(f"--{name}="):
+            found = argument.partition("=")[2]
+        else:
+            rest.append(argument)
+    return found, rest
+
+
+def _back(module: str, options: str, model: str) -> list[str]:
+    fields: Any = dataclasses.fields(getattr(importlib.import_module(module), options))
+    if any(field.name == "model" for field in fields):
+        return ["--model", model]
+    if model != "mea":
+        raise LearnError(f"the live recipe trains mea, not {model}; choose a corpus with --data: {', '.join(CORPORA)}")
+    return []
+
+
+def explained() -> str:
+    """What `affect train --help` says before the options."""
+    return (
+        f"--model M chooses what is trained: {', '.join((*ENCODERS, *FUSION))} (mea where it is not given).\n"
+        f"--data D chooses on what a fusion model is trained: {LIVE} (windows composed from all corpora, for the live engine), "
+        f"{', '.join(CORPORA)}.\nface and words have corpora of their own; for them --data names the folder of the data.\n"
+        "Below are the options of the training chosen."
+    )
