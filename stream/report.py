@@ -177,6 +177,18 @@ class Report:
             "words": self._words,
         }
 
+    def summary(self) -> str:
+        """A few lines for people: results, losses, and what each process cost."""
+        finals = sum(r.final for r in self._results)
+        cpu = {name: share for name, (share, _) in self.usage.items()}
+        whole = sum(share for name, share in cpu.items() if name != "transcriber")
+        provisionals = len(self._results) - finals
+        lines = [f"{provisionals} provisional and {finals} final results, {len(self._words)} words, {self.lost} messages lost",
+                 f"{'process':<12}{'CPU %':>7}{'MB':>7}"]
+        lines += [f"{name:<12}{share:>7.1f}{memory:>7.0f}" for name, (share, memory) in self.usage.items()]
+        lines.append(f"of one core, all but the transcriber: {whole:.0f} %")
+        return "\n".join(lines)
+
     @property
     def lost(self) -> int:
         """Messages lost in all streams together."""

@@ -149,6 +149,8 @@ def run(options: RunOptions) -> int:
         processes.stop(bus)
         bus.close()
     notes.close()
+    if report.usage:
+        print(report.summary())
     if options.json:
         report.save(Path(options.json))
     if report.lost and options.lossless:

@@ -35,6 +35,7 @@ def run(weights: Path, out: Path, *more: object) -> tuple[dict, Listener]:  # ty
             affect("run", "--camera", f"file:{CLIP}", "--microphone", f"file:{CLIP}", "--model", weights, "--no-view",
                    "--hub", address, "--json", out, *more), capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr
+    assert f"{WINDOWS} provisional and {WINDOWS} final results" in done.stdout and "all but the transcriber" in done.stdout
     return json.loads(out.read_text()), listener
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,21 @@ def test_a_played_script_is_heard(pulse: Pulse, tmp_path: Path) -> None:
     }
     with Stage(workers, lossless=False) as stage:
         stage.wait(lambda: len(stage.messages(Voice)) > 20)
-        player = pulse.play(tmp_path / "script.wav")
-        assert player.wait(60) == 0
         script = " ".join(SCRIPT[:2]).split()
-        stage.wait(lambda: len([w for m in stage.messages(Words) for w in m.committed]) >= len(script) - 1)
-        voices = stage.messages(Voice)
-        heard = [word for m in stage.messages(Words) for word in m.committed]
+
+        def committed() -> list[Any]:
+            return [word for m in stage.messages(Words) for word in m.committed]
+
+        def left_out() -> float:
+            return max((m.metrics.get("dropped_s", 0.0) for m in stage.messages(Status)), default=0.0)
+
+        for _ in range(4):  # a machine too busy to keep up leaves sound out, and says so: then once more
+            said, before = len(committed()), left_out()
+            assert pulse.play(tmp_path / "script.wav").wait(60) == 0
+            stage.wait(lambda: len(committed()) - said >= len(script) - 1 or left_out() > before)  # noqa: B023
+            if left_out() == before:
+                break
+        voices, heard = stage.messages(Voice), committed()[said:]
         delays = [(m.sent - word.end) / SECOND for m in stage.messages(Words) for word in m.committed]
         metrics = [m.metrics for m in stage.messages(Status) if m.worker == "microphone"][-1]
         gaps = stage.messages(Gap, "voice")
@@ -86,7 +96,8 @@ class Faulty(DeviceSound):
     def close(self) -> None:
         self.ready = False
 
-    def take(self) -> list[Block]:
+    def take(self, timeout: float) -> list[Block]:
+        time.sleep(0.005)
         blocks = []
         while (stamp := self._opened + self._given * 20_000_000 * 1000 // 1001) + 20_000_000 < monotonic():
             elapsed = self._given * 0.02

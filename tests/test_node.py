@@ -145,7 +145,8 @@ class Tone:
     def close(self) -> None:
         self.ready = False
 
-    def take(self) -> list[Block]:
+    def take(self, timeout: float) -> list[Block]:
+        time.sleep(0.005)
         blocks = []
         while self._at + 20 * MILLISECOND < microphone.monotonic():
             blocks.append(Block(np.zeros(320, np.int16), self._at, lost=False))

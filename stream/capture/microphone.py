@@ -219,7 +219,7 @@ def _listen(microphone: Microphone, sound: DeviceSound) -> None:
     node.metrics["overflows"] = 0
     measured = 0
     while not node.stopping:
-        node.service(5)
+        node.service(0)
         now = clock.stamp()
         if pace.off(node):
             if sound.ready or not sound.lost:
@@ -227,6 +227,7 @@ def _listen(microphone: Microphone, sound: DeviceSound) -> None:
                 sound.lost = "paused"
             microphone.deaf(now, "paused")
             node.state("paused")
+            node.service(50)
             attempt, retry_at = 0, monotonic()
             continue
         if node.slept():
@@ -234,11 +235,12 @@ def _listen(microphone: Microphone, sound: DeviceSound) -> None:
             ear.restart()
         if retry_at:
             microphone.deaf(now, "microphone lost")
+            node.service(50)
             if monotonic() >= retry_at:
                 sound.start()
                 ear, retry_at = _Ear(sound, node), 0
             continue
-        blocks = sound.take()
+        blocks = sound.take(0.05)
         if not blocks:
             if sound.lost:
                 microphone.deaf(now, "microphone lost")

@@ -183,6 +183,7 @@ class DeviceSound:
         self._blocks: deque[Block] = deque(maxlen=HELD)
         self._dropped = False
         self._heard_at = 0
+        self._came = threading.Event()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -209,8 +210,11 @@ class DeviceSound:
             self.close()
             raise CaptureError(f"microphone {self.source}: {why}; see `affect devices`, or give --microphone file:PATH or none")
 
-    def take(self) -> list[Block]:
-        """Everything that has come since the last call. Notices a device that fell silent."""
+    def take(self, timeout: float) -> list[Block]:
+        """Everything that has come since the last call; waits at most `timeout` seconds for it. Notices a device that fell silent."""
+        if not self._blocks:
+            self._came.wait(timeout)
+        self._came.clear()
         blocks = []
         while self._blocks:
             blocks.append(self._blocks.popleft())
@@ -269,6 +273,7 @@ class DeviceSound:
             return
         self._blocks.append(Block(pcm, stamp, bool(status.input_overflow) or self._dropped))
         self._dropped = False
+        self._came.set()
 
 
 def _find(sounddevice: Any, source: str) -> Any:
