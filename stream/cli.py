@@ -42,6 +42,7 @@ COMMANDS = {
     "microphone": Command("microphone or sound file to voice", "stream.capture.microphone", "MicrophoneOptions", True, "parts"),
     "transcriber": Command("sound to words", "stream.capture.transcriber", "TranscriberOptions", True, "parts"),
     "fusion": Command("faces, voice and words to affect", "stream.fusion", "FusionOptions", True, "parts"),
+    "dashboard": Command("the live page of a session, in a browser", "stream.dashboard.server", "DashboardOptions", True, "try"),
     "keys": Command("keys for a hub that other machines reach", "stream.keys", "KeysOptions", group="parts"),
     "train": Command("--model M --data D: face, words or a fusion model", "models.training", "Training", group="learn"),
     "evaluate": Command("figures of trained weights on held-out data", "models.scoring", "Evaluation", group="learn"),

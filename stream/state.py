@@ -12,6 +12,7 @@ from stream.protocol import (
     Affect,
     End,
     Face,
+    FaceInfo,
     Gap,
     Received,
     Session,
@@ -66,6 +67,10 @@ class Flow:
     """Frames its worker skipped because a newer one was there."""
     heard: int = 0
     """When its last message came (ns, the listener's monotonic clock)."""
+    end: int = 0
+    """Session time (ns) where its newest content ends."""
+    uncertainty: int = 0
+    """Of its newest stamp (ns)."""
     present: bool | None = None
     """Whether the newest frame had a face."""
     gap: str = ""
@@ -102,6 +107,8 @@ class State:
         self.workers: dict[str, Status] = {}
         self.provisional: Affect | None = None
         self.final: Affect | None = None
+        self.face: FaceInfo | None = None
+        """What the newest frame showed."""
         self.committed: list[Word] = []
         self.tentative: list[Word] = []
         self.spoken = 0
@@ -165,12 +172,16 @@ class State:
             flow.present = None
             return
         flow.gap = ""
+        if isinstance(message, (Face, Voice)):
+            flow.uncertainty = message.uncertainty
         if isinstance(message, Face):
+            flow.end = message.end
             flow.present = message.face is not None
+            self.face = message.face
             flow.skipped = message.skipped
             flow.recent.add(self.now, (message.sent - message.end) / MILLISECOND)
         elif isinstance(message, Voice):
-            end = message.begin + message.rows * message.hop
+            flow.end = end = message.begin + message.rows * message.hop
             flow.recent.add(self.now, (message.sent - end) / MILLISECOND, message.rows)
         elif isinstance(message, Words):
             self._read(flow, message)
@@ -184,6 +195,7 @@ class State:
         self.spoken += len(message.committed)
         self.tentative = message.tentative[-self.WORDS:]
         if message.committed:
+            flow.end = message.committed[-1].end
             flow.recent.add(self.now, (message.sent - message.committed[-1].end) / MILLISECOND, len(message.committed))
 
     def _feel(self, flow: Flow, message: Affect) -> None:
@@ -195,6 +207,7 @@ class State:
             return
         self.provisionals += 1
         self.provisional = message
+        flow.end = message.t
         flow.recent.add(self.now, (message.sent - message.t) / MILLISECOND)
         self._measure("window", message.sent - message.t)
         self._measure("model", message.computed - message.started)

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from stream.bus import DEFAULT, Bus, Connection
+from stream.capture.media import BROWSER
 from stream.clock import SessionClock
+from stream.dashboard.options import DEFAULT_PAGE, DashboardOptions, free
 from stream.processes import Entry, Processes, StartError
 from stream.protocol import End, ProtocolError, Session, decode
 from stream.report import Notes, Report
@@ -25,9 +27,9 @@ class RunOptions:
     """Start a whole session: hub, camera, microphone, transcriber, fusion, and the terminal view."""
 
     camera: str = "0"
-    """Device index or path, any URL OpenCV opens, `file:PATH`, or `none`."""
+    """Device index or path, any URL OpenCV opens, `file:PATH`, `browser` (whoever gives theirs on the page), or `none`."""
     microphone: str = "default"
-    """`default`, device name or index, `file:PATH`, or `none`."""
+    """`default`, device name or index, `file:PATH`, `browser`, or `none`."""
     transcriber: str = "auto"
     """`auto` (faster-whisper if its model is here, else pocketsphinx), `pocketsphinx`, a Whisper model's folder or size, or `none`."""
     language: str = "en"
@@ -52,6 +54,18 @@ class RunOptions:
     """Stop after this many seconds; 0 means when the sources end, or never."""
     no_view: bool = False
     """No terminal view."""
+    page: str = DEFAULT_PAGE
+    """HOST:PORT of the live page; beyond loopback a token is demanded."""
+    no_page: bool = False
+    """No live page."""
+    page_token: str = ""
+    """What a page beyond loopback must know; made up and printed where none is given."""
+    page_cert: str = ""
+    """TLS certificate of the page (PEM), with --page-key: browsers give their camera to https or to their own machine only."""
+    page_key: str = ""
+    """The certificate's private key (PEM)."""
+    preview: bool = False
+    """Show the camera's picture on pages beyond loopback, too."""
     json: str = ""
     """Write a report of the run to this file."""
     lateness: dict[str, float] = field(default_factory=dict)
@@ -72,6 +86,13 @@ class RunOptions:
             raise StartError(f"--speed {self.speed}: give a positive number, or max")
         return value
 
+    def dashboard(self) -> DashboardOptions | None:
+        """The live page's options; None where none is wanted, or nobody could follow it. Raises DashboardError."""
+        if self.no_page or self.pace is None:
+            return None
+        page = free(self.page) if self.page == DEFAULT_PAGE else self.page
+        return DashboardOptions(page, self.page_token, self.page_cert, self.page_key, self.preview).secured()
+
     @property
     def sources(self) -> dict[str, str]:
         return {name: source for name, source in (("camera", self.camera), ("microphone", self.microphone)) if source != "none"}
@@ -82,14 +103,17 @@ class RunOptions:
         return all(source.startswith("file:") for source in self.sources.values())
 
 
-def plan(options: RunOptions) -> dict[str, Entry]:
+def plan(options: RunOptions, page: DashboardOptions | None = None) -> dict[str, Entry]:
     """The hub and each worker: entry point and options. Raises StartError when they make no session."""
     from stream import fusion, hub
     from stream.capture import camera, microphone, transcriber
+    from stream.dashboard import server
 
     sources = options.sources
     if not sources:
         raise StartError("nothing to watch or hear: give --camera, --microphone, or both")
+    if BROWSER in sources.values() and page is None:
+        raise StartError("a browser gives its camera and microphone through the page: leave out --no-page")
     if options.pace != 1.0 and not options.lossless:
         raise StartError(f"--speed {options.speed} needs file sources; devices run at the speed of life")
     workers: dict[str, Entry] = {"fusion": (fusion.run, fusion.FusionOptions(model=options.model))}
@@ -97,7 +121,8 @@ def plan(options: RunOptions) -> dict[str, Entry]:
     if "camera" in sources:
         streams.append("face")
         workers["camera"] = (camera.run, camera.CameraOptions(
-            source=options.camera, latency_ms=options.camera_latency, model_path=options.face_model))
+            source=options.camera, latency_ms=options.camera_latency, model_path=options.face_model,
+            preview=page is not None and page.shows_pictures))
     if "microphone" in sources:
         streams.append("voice")
         workers["microphone"] = (microphone.run, microphone.MicrophoneOptions(source=options.microphone))
@@ -109,6 +134,8 @@ def plan(options: RunOptions) -> dict[str, Entry]:
         streams=tuple(streams), workers=tuple(workers), insecure=options.insecure, speed=options.pace, lossless=options.lossless,
         lateness_s=options.lateness,
     )
+    if page is not None:  # no part of the session: nobody waits for it
+        workers["dashboard"] = (server.run, page)
     return {"hub": (hub.run, session), **workers}
 
 
@@ -129,7 +156,8 @@ def run(options: RunOptions) -> int:
     # Eager PyTorch otherwise spends a fifth of its time in page faults of the default allocator.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "268435456")
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "268435456")
-    entries = plan(options)
+    page = options.dashboard()
+    entries = plan(options, page)
     connection = Connection(options.hub, options.keys)
     bus = connection.open()
     notes = Notes(aloud=options.no_view)
@@ -139,7 +167,7 @@ def run(options: RunOptions) -> int:
         signal.signal(number, _interrupt)
     try:
         processes.start()
-        with _screen(options) as show:
+        with _screen(options, page) as show:
             _follow(bus, processes, report, options, show)
     except _Stopped:
         pass
@@ -159,11 +187,14 @@ def run(options: RunOptions) -> int:
     return 0
 
 
-def _screen(options: RunOptions) -> Any:
+def _screen(options: RunOptions, page: DashboardOptions | None) -> Any:
     """A context that yields what is called with every message and every quiet moment."""
     from stream.watch import screen
 
-    return screen(options.hub, enabled=not options.no_view, note=options.note)
+    where = f"open {page.url}" if page else ""
+    if where:
+        print(f"affect: {where}", flush=True)
+    return screen(options.hub, enabled=not options.no_view, note="  ".join(filter(None, (options.note, where))))
 
 
 def _follow(bus: Bus, processes: Processes, report: Report, options: RunOptions, show: Any) -> None:

@@ -9,9 +9,11 @@ import numpy as np
 from models.perception.face import Face as Seen
 from models.perception.face import FaceBackendError, FacePerception
 from models.weights import WeightsError
-from stream.bus import Connection
+from stream.bus import Address, Connection
 from stream.capture import CaptureError, pace
+from stream.capture.browser import BrowserVideo
 from stream.capture.files import is_file
+from stream.capture.media import BROWSER, PreviewSender
 from stream.capture.video import DeviceVideo, FileVideo, Picture, check_device
 from stream.clock import monotonic
 from stream.node import Node
@@ -23,10 +25,10 @@ RETRY = (1.0, 2.0, 3.0, 5.0)
 
 @dataclass
 class CameraOptions:
-    """Watch a camera and publish what its faces show. No picture leaves this process."""
+    """Watch a camera and publish what its faces show. No picture leaves this process, but for `--preview`."""
 
     source: str = "0"
-    """Device index or path, any URL OpenCV opens, `file:PATH`, or `none`."""
+    """Device index or path, any URL OpenCV opens, `file:PATH`, `browser` (whoever gives theirs on the page), or `none`."""
     latency_ms: float = 0.0
     """Milliseconds between exposure and grab of a device (measure it with a clock in the picture)."""
     width: int = 640
@@ -39,15 +41,18 @@ class CameraOptions:
     """A `face_landmarker.task` file, to use MediaPipe's Tasks API instead of its bundled FaceMesh."""
     weights: str = "face"
     """Face weights: a shipped name or a .safetensors file."""
+    preview: bool = False
+    """Hand small pictures to a page server on this machine."""
 
 
 class Camera:
     """Perception and outlet of one camera; used by files and devices alike."""
 
-    def __init__(self, node: Node, perception: FacePerception) -> None:
+    def __init__(self, node: Node, perception: FacePerception, preview: PreviewSender | None = None) -> None:
         self.node = node
         self.outlet = node.outlets["face"]
         self._perception = perception
+        self._preview = preview
         self._hash = perception.features.hash
         self.skipped = 0
         self._last = -1
@@ -61,13 +66,16 @@ class Camera:
             self._resume(end)
         self._last = end
         seen, row = self._perception(picture, end)
+        info = _info(seen, picture)
         self.outlet.send(
             Face(
                 **self.outlet.header(end), begin=end, end=end, uncertainty=uncertainty, grabbed=grabbed, features=self._hash,
-                face=_info(seen, picture), skipped=self.skipped,
+                face=info, skipped=self.skipped,
             ),
             b"" if row is None else np.ascontiguousarray(row, "<f4").tobytes(),
         )
+        if self._preview:
+            self._preview.show(picture, info.box if info else None, end)
 
     def blind(self, until: int, reason: str) -> None:
         """Nothing is seen up to `until`: the watermark moves on, and a gap is written once pictures come again."""
@@ -88,6 +96,8 @@ class Camera:
 
     def close(self) -> None:
         self._perception.close()
+        if self._preview:
+            self._preview.close()
 
 
 def _info(seen: Seen | None, picture: Picture) -> FaceInfo | None:
@@ -105,9 +115,12 @@ def run(options: CameraOptions, connection: Connection) -> int:
     """The worker's process: opens the source, loads the models, joins, watches until told to stop. Raises CaptureError."""
     if options.source == "none":
         raise CaptureError("--source none leaves the camera nothing to do; give a device, a URL or file:PATH")
-    video: FileVideo | DeviceVideo
+    hub = Address.parse(connection.hub)
+    video: FileVideo | DeviceVideo | BrowserVideo
     if is_file(options.source):
         video = FileVideo(options.source)
+    elif options.source == BROWSER:
+        video = BrowserVideo(hub)
     else:
         check_device(options.source)
         video = DeviceVideo(options.source, options.width, options.height, options.fps)
@@ -120,11 +133,13 @@ def run(options: CameraOptions, connection: Connection) -> int:
     perception.reset()
     if isinstance(video, DeviceVideo):
         video.open()
-    name = options.source if is_file(options.source) else f"camera {options.source}"
+    elif isinstance(video, BrowserVideo):
+        video.start()
+    name = options.source if is_file(options.source) or options.source == BROWSER else f"camera {options.source}"
     info = StreamInfo(name="face", features=perception.features.hash, dim=perception.features.dim, rate=video.rate or 30.0, source=name)
     node = Node(connection.open(), "camera", [info], detail={"source": name, "tracker": perception.tracker.backend})
     with pace.membership(node):
-        camera = Camera(node, perception)
+        camera = Camera(node, perception, PreviewSender(hub) if options.preview else None)
         if isinstance(video, FileVideo):
             _play(camera, video)
         else:
@@ -155,7 +170,7 @@ def _play(camera: Camera, video: FileVideo) -> None:
     pace.rest(node)
 
 
-def _watch(camera: Camera, video: DeviceVideo, options: CameraOptions) -> None:
+def _watch(camera: Camera, video: DeviceVideo | BrowserVideo, options: CameraOptions) -> None:
     """A device: always the newest picture; pauses and losses become gaps."""
     node, clock = camera.node, camera.node.clock
     latency = int(options.latency_ms * MILLISECOND)
@@ -189,6 +204,8 @@ def _watch(camera: Camera, video: DeviceVideo, options: CameraOptions) -> None:
                 attempt += 1
             elif not video.ready:
                 camera.blind(now, "camera lost")
+                if isinstance(video, BrowserVideo):
+                    node.state("reconnecting", video.hint)
             continue
         attempt = 0
         picture, stamp = taken
@@ -199,4 +216,5 @@ def _watch(camera: Camera, video: DeviceVideo, options: CameraOptions) -> None:
         if end <= camera.outlet.watermark:
             continue  # taken before the epoch, or before a pause ended
         node.state("running")
-        camera.show(picture, end, clock.at(stamp), interval + clock.uncertainty())
+        grabbed = clock.stamp() if isinstance(video, BrowserVideo) else clock.at(stamp)
+        camera.show(picture, end, grabbed, interval + clock.uncertainty() + video.uncertainty)

@@ -8,9 +8,11 @@ import numpy as np
 
 from models.perception.vad import VadMissing
 from models.perception.voice import SPEECH, VOICE, VoicePerception
-from stream.bus import Connection
+from stream.bus import Address, Connection
 from stream.capture import CaptureError, pace
+from stream.capture.browser import BrowserSound
 from stream.capture.files import is_file
+from stream.capture.media import BROWSER
 from stream.capture.sound import HOP, LATE, RATE, DeviceSound, FileSound, Pcm, drain, level, resampler
 from stream.clock import SampleClock, monotonic
 from stream.node import Node
@@ -28,7 +30,7 @@ class MicrophoneOptions:
     """Listen to a microphone and publish what the voice sounds like, and the sound itself to the transcriber beside it."""
 
     source: str = "default"
-    """`default`, device name or index, `file:PATH`, or `none`."""
+    """`default`, device name or index, `file:PATH`, `browser` (whoever gives theirs on the page), or `none`."""
 
 
 class Microphone:
@@ -112,7 +114,13 @@ def run(options: MicrophoneOptions, connection: Connection) -> int:
     """The worker's process: opens the source, loads the models, joins, listens until told to stop. Raises CaptureError."""
     if options.source == "none":
         raise CaptureError("--source none leaves the microphone nothing to do; give a device or file:PATH")
-    sound: FileSound | DeviceSound = FileSound(options.source) if is_file(options.source) else DeviceSound(options.source)
+    sound: FileSound | DeviceSound | BrowserSound
+    if is_file(options.source):
+        sound = FileSound(options.source)
+    elif options.source == BROWSER:
+        sound = BrowserSound(Address.parse(connection.hub))
+    else:
+        sound = DeviceSound(options.source)
     try:
         perception = VoicePerception()
     except VadMissing as error:
@@ -121,7 +129,9 @@ def run(options: MicrophoneOptions, connection: Connection) -> int:
     perception.reset()
     if isinstance(sound, DeviceSound):
         sound.open()
-    name = options.source if isinstance(sound, FileSound) else f"microphone {sound.name}"
+    elif isinstance(sound, BrowserSound):
+        sound.start()
+    name = options.source if not isinstance(sound, DeviceSound) else f"microphone {sound.name}"
     infos = [
         StreamInfo(name="voice", features=VOICE.hash, dim=VOICE.dim, rate=VOICE.rate_hz, source=name),
         StreamInfo(name="audio", rate=RATE, source=name),
@@ -164,7 +174,7 @@ def _play(microphone: Microphone, sound: FileSound) -> None:
 class _Ear:
     """Turns a device's blocks into hops of 16 kHz with session times: resampling where needed, one sample clock."""
 
-    def __init__(self, sound: DeviceSound, node: Node) -> None:
+    def __init__(self, sound: DeviceSound | BrowserSound, node: Node) -> None:
         self.clock = SampleClock(sound.rate)
         self._sound, self._node = sound, node
         self.restart()
@@ -211,7 +221,7 @@ class _Ear:
         return drain(self._resampler, frame)
 
 
-def _listen(microphone: Microphone, sound: DeviceSound) -> None:
+def _listen(microphone: Microphone, sound: DeviceSound | BrowserSound) -> None:
     """A device: sample-count clock; pauses, overflows and losses become gaps and new segments."""
     node, clock = microphone.node, microphone.node.clock
     ear = _Ear(sound, node)
@@ -249,7 +259,11 @@ def _listen(microphone: Microphone, sound: DeviceSound) -> None:
                 retry_at = monotonic() + int(RETRY[min(attempt, len(RETRY) - 1)] * SECOND)
                 attempt += 1
             elif not sound.ready:
+                if not microphone.broken:
+                    ear.restart()
                 microphone.deaf(now, "microphone lost")
+                if isinstance(sound, BrowserSound):
+                    node.state("reconnecting", sound.hint)
             continue
         if ear.clock.rate != sound.rate:
             ear = _Ear(sound, node)
@@ -267,7 +281,7 @@ def _listen(microphone: Microphone, sound: DeviceSound) -> None:
                 if begin < max(0, microphone.voice.watermark if microphone.broken else 0):
                     continue  # before the epoch, or before the gap ended
                 # Host APIs know the delay before their callback to about a block at best.
-                microphone.hear(pcm, begin, end, grabbed, HOP_NS + ear.clock.jitter + clock.uncertainty())
+                microphone.hear(pcm, begin, end, grabbed, HOP_NS + ear.clock.jitter + clock.uncertainty() + sound.uncertainty)
         if monotonic() - measured > SECOND:
             measured = monotonic()
             node.metrics["drift_ppm"] = ear.clock.drift_ppm or node.metrics.get("drift_ppm", 0.0)  # a crystal's error outlives a restart

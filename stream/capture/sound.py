@@ -180,6 +180,8 @@ class DeviceSound:
         self.rate = RATE
         self.lost = ""
         self.ready = False
+        self.uncertainty = 0
+        """Of the stamps, beyond what `AdcClock` leaves (ns)."""
         self._blocks: deque[Block] = deque(maxlen=HELD)
         self._dropped = False
         self._heard_at = 0

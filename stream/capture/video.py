@@ -137,6 +137,8 @@ class DeviceVideo:
         self.lost = ""
         self.ready = False
         self.stamped_by = "grab"
+        self.uncertainty = 0
+        """Of the stamps, beyond a picture's interval (ns)."""
 
     def start(self) -> None:
         """Begins to open the device; `ready` or `lost` tells how it went. No new attempt while a driver hangs in the last one."""
