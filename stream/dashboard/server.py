@@ -8,15 +8,16 @@ import multiprocessing
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-
-import uvicorn
+from typing import TYPE_CHECKING
 
 from stream.bus import Address, Connection
 from stream.dashboard import DashboardError
-from stream.dashboard.app import Live, build
-from stream.dashboard.intake import Intake
 from stream.dashboard.options import DashboardOptions
-from stream.dashboard.watcher import Watcher
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from stream.dashboard.watcher import Watcher
 
 MAX_MESSAGE = 1024 * 1024
 """Bytes of a WebSocket message; larger ones end the connection before they are read to the end."""
@@ -35,6 +36,12 @@ def run(options: DashboardOptions, connection: Connection) -> int:
 
 
 async def _serve(options: DashboardOptions, connection: Connection, listener: socket.socket) -> None:
+    import uvicorn  # here, so that a supervisor can name this module's `run` and stay light
+
+    from stream.dashboard.app import Live, build
+    from stream.dashboard.intake import Intake
+    from stream.dashboard.watcher import Watcher
+
     loop = asyncio.get_running_loop()
     live = Live()
     live.watcher = Watcher(connection, lambda: _call(loop, live.wake), options.shows_pictures)
