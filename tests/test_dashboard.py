@@ -358,7 +358,7 @@ def test_pictures_and_sound_reach_the_workers_on_this_hosts_clock(server: Server
                 page.send(media(1, jpeg(), page_clock()))
                 page.send(media(2, struct.pack("<3h", 1, -2, 3), page_clock(), 3.0 * len(blocks)))
                 taken = taken or video.take(0.05)
-                blocks += sound.take()
+                blocks += sound.take(0.05)
             assert taken is not None and taken[0].shape == (48, 64, 3)
             assert before - SECOND // 20 <= taken[1] <= monotonic()
             assert video.ready and 0 < video.uncertainty < SECOND

@@ -150,9 +150,10 @@ class BrowserSound(_Listener):
         self.rate = RATE
         self._blocks: deque[Block] = deque(maxlen=HELD)
 
-    def take(self) -> list[Block]:
-        """Everything that has come since the last call."""
+    def take(self, timeout: float) -> list[Block]:
+        """Everything that has come since the last call; waits at most `timeout` seconds for it."""
         with self._condition:
+            self._condition.wait_for(lambda: self._blocks, timeout)
             blocks = list(self._blocks)
             self._blocks.clear()
         return blocks
