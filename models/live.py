@@ -1,7 +1,7 @@
-"""Training of the live MEA: `python -m models.live` makes `models/weights/mea.safetensors` from the corpora.
+"""Training of the live fusion models: `python -m models.live --model mea` makes `models/weights/mea.safetensors` from the corpora.
 
 Two stages. The voice front end learns first, by its own reading, for it needs many more passes over its few speakers than the rest.
-Then MEA learns on composed windows; validation windows choose the step that is kept and give the calibration.
+Then the model learns on composed windows; validation windows choose the step that is kept and give the calibration.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+import tyro
 from rich.progress import Progress
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -28,14 +29,16 @@ from models.encoders.facefront import FaceFront
 from models.encoders.text import load_head
 from models.encoders.voice import VoiceFront, augment, level_free
 from models.encoders.wordfront import WordFront
+from models.fusion import FusionModel
 from models.layers import Patches
 from models.losses import Targets, TaskLoss, soft_cross_entropy
 from models.material import Material
-from models.mea import MEA, MEAConfig, MEALoss
+from models.mea import MEAConfig
 from models.perception.facenet import features as face_features
 from models.perception.voice import VOICE
 from models.perception.words import VECTOR
 from models.perception.words import feature_set as word_features
+from models.registry import MODELS
 from models.window import Window, WindowSpec
 
 VOICE_ONLY = (0, 1, 0)
@@ -50,13 +53,15 @@ Log = Callable[[dict[str, Any]], None]
 class LiveTraining:
     """What `affect train --data live` can be told. The data is found as `models.datasets.data_root` says."""
 
-    out: Path = Path("models/weights/mea.safetensors")
-    """Where the weights go."""
-    run_folder: Path = Path("runs/mea")
-    """Where configuration, metrics.jsonl and figures go."""
+    model: str = "mea"
+    """A name in `models.registry.MODELS`."""
+    out: Path | None = None
+    """Where the weights go; models/weights/MODEL.safetensors where it is not given."""
+    run_folder: Path | None = None
+    """Where configuration, metrics.jsonl and figures go; runs/MODEL where it is not given."""
     seed: int = 0
     steps: int = 1600
-    """Optimiser steps of MEA."""
+    """Optimiser steps of the model."""
     batch: int = 64
     rate: float = 2e-3
     """Peak learning rate, one cycle (Smith and Topin 2018)."""
@@ -78,20 +83,29 @@ class LiveTraining:
     """Share of neutral in the prior that the engine assumes; that of conversations where it is not given."""
     lone_cap: float = 0.95
     """Most probability one emotion gets from one modality alone."""
-    loss: MEALoss = field(default_factory=lambda: MEALoss(normalise_hsic=True, task=TaskLoss(evidence=0.3)))
+    evidence: float = 0.3
+    """Weight of the cross-entropy of each modality's own reading in the loss."""
+    changes: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
+    """Fields of the model's live configuration to be otherwise, for ablations."""
+    loss_changes: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
+    """Fields of the model's loss to be otherwise, for ablations."""
     face: str = "face"
     """Weights of the face network: a shipped name or a path."""
     words: str = "words"
     """Weights of the word table."""
 
     def run(self) -> dict[str, Any]:
-        """Trains, calibrates, saves; gives the validation figures. Raises DataMissing or WeightsError with the cure."""
+        """Trains, calibrates, saves; gives the validation figures. Raises DataMissing or WeightsError with the cure, ValueError for a model
+        that is not in the registry."""
+        if self.model not in MODELS:
+            raise ValueError(f"no model {self.model!r}; there are {', '.join(MODELS)}")
         torch.set_num_threads(1)
         torch.manual_seed(self.seed)
-        self.run_folder.mkdir(parents=True, exist_ok=True)
-        (self.run_folder / "config.json").write_text(json.dumps(asdict(self), default=str, indent=1))
+        folder = self.run_folder or Path("runs") / self.model
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(asdict(self), default=str, indent=1))
         started = time.monotonic()
-        with Progress() as bars, (self.run_folder / "metrics.jsonl").open("w") as lines:
+        with Progress() as bars, (folder / "metrics.jsonl").open("w") as lines:
 
             def log(entry: dict[str, Any]) -> None:
                 lines.write(json.dumps({"seconds": round(time.monotonic() - started, 1), **entry}) + "\n")
@@ -108,8 +122,14 @@ class LiveTraining:
             model = self._fit(train, valid, voice, log, tell)
             fitted = self._calibrate(model, valid)
         summary = {"seed": self.seed, "steps": self.steps, "minutes": round((time.monotonic() - started) / 60, 1)}
-        engine.save(self.out, "mea", model, WindowSpec(), self.features(), fitted, summary)
+        out = self.out or Path("models/weights") / f"{self.model}.safetensors"
+        engine.save(out, self.model, model, WindowSpec(), self.features(), fitted, summary)
         return summary
+
+    def loss(self) -> Any:
+        """The model's loss on live windows."""
+        own = {"normalise_hsic": True} if self.model == "mea" else {}
+        return MODELS[self.model].loss(**{**own, "task": TaskLoss(evidence=self.evidence), **self.loss_changes})
 
     def features(self) -> dict[str, str]:
         """Hashes of the feature sets trained on, by stream."""
@@ -135,9 +155,10 @@ class LiveTraining:
         summing_to_one: material.Floats = (shares / shares.sum(1, keepdims=True)).astype(np.float64)
         return summing_to_one
 
-    def _fit(self, train: Composer, valid: Composer, voice: VoiceFront, log: Log, tell: material.Progress) -> MEA:
+    def _fit(self, train: Composer, valid: Composer, voice: VoiceFront, log: Log, tell: material.Progress) -> FusionModel:
         torch.manual_seed(self.seed)
-        model = MEA(MEAConfig.live())
+        entry, judge = MODELS[self.model], self.loss()
+        model = entry.build(entry.config.live(**self.changes))
         prepare(model, train.batch(512, (self.seed, 0))[0])
         words, voices, faces = model.fronts
         assert isinstance(words, WordFront) and isinstance(voices, VoiceFront) and isinstance(faces, FaceFront) and faces.reader
@@ -160,22 +181,22 @@ class LiveTraining:
             model.train()
             output, aux = model.study(*inputs)
             adjusted = output._replace(logits=output.logits + adjust), aux._replace(evidence=aux.evidence + adjust)
-            loss, parts = self.loss(*adjusted, targets(truth))
+            loss, parts = judge(*adjusted, targets(truth))
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), self.clip)
             optimiser.step()
             schedule.step()
-            tell("MEA", step + 1, self.steps)
+            tell(self.model, step + 1, self.steps)
             if (step + 1) % self.every == 0 or step + 1 == self.steps:
                 figures = validate(model, held, held_truth)
-                log({"stage": "mea", "step": step + 1, "loss": parts, **figures})
+                log({"stage": self.model, "step": step + 1, "loss": parts, **figures})
                 if figures["cross_entropy"] < best:
                     best, kept = figures["cross_entropy"], {k: v.clone() for k, v in model.state_dict().items()}
         model.load_state_dict(kept)
         return model.eval()
 
-    def _calibrate(self, model: MEA, valid: Composer) -> calibration.Calibration:
+    def _calibrate(self, model: FusionModel, valid: Composer) -> calibration.Calibration:
         logits, soft, present = [], [], []
         for k, subset in enumerate(SUBSETS):
             window, truth = valid.batch(self.calibration_windows, (2, k), subset)
@@ -249,7 +270,7 @@ def voice_logits(net: VoiceFront, window: Window, chunk: int = 100) -> Tensor:
         return torch.cat([net(*(part[k:k + chunk] for part in whole))[3] for k in range(0, len(whole[0]), chunk)])
 
 
-def prepare(model: MEA, window: Window) -> None:
+def prepare(model: FusionModel, window: Window) -> None:
     """Fits the standardisation of the front ends to a batch of windows."""
     for front, sequence in zip(model.fronts, window, strict=True):
         if isinstance(front, Patches):
@@ -267,7 +288,7 @@ def fit_voice(front: VoiceFront, window: Window) -> None:
 
 
 def tensors(window: Window) -> list[Tensor]:
-    """A window's nine arrays in the order of `MEA.forward`."""
+    """A window's nine arrays in the order of `FusionModel.forward`."""
     return [torch.from_numpy(part) for sequence in window for part in sequence]
 
 
@@ -299,6 +320,4 @@ def validate(model: nn.Module, window: Window, truth: Truth) -> dict[str, float]
 
 
 if __name__ == "__main__":
-    import tyro
-
     print(json.dumps(replace(tyro.cli(LiveTraining)).run()))

@@ -19,11 +19,12 @@ from models.encoders.text import TextHead
 from models.encoders.voice import VoiceFront, augment
 from models.encoders.wordfront import WordFront
 from models.engine import Engine
+from models.fusion import FusionModel
 from models.live import LiveTraining
-from models.mea import MEA, MEAConfig
 from models.window import WindowSpec
 
-SHORT = LiveTraining(steps=12, batch=16, every=6, voice_steps=12, valid_windows=30, calibration_windows=8, voice_copies=1)
+SHORT = LiveTraining(steps=8, batch=16, every=4, voice_steps=8, valid_windows=30, calibration_windows=8, voice_copies=1)
+SMALL = replace(SHORT, changes={"psa_layers": 2, "hca_layers": 1})
 
 
 def quiet(*_: Any) -> None:
@@ -31,30 +32,27 @@ def quiet(*_: Any) -> None:
 
 
 @pytest.fixture()
-def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], MEA]:
-    """Trains MEA for a few steps on toy material."""
+def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[LiveTraining], FusionModel]:
+    """Trains a model for a few steps on toy material."""
     monkeypatch.setenv("AFFECT_CACHE", str(tmp_path))
     monkeypatch.setattr(live.material, "load_talks", lambda *_: toy_material().talks)
+    monkeypatch.setattr(live.material, "face_shares", lambda: np.full(7, 1 / 7, np.float32))
     monkeypatch.setattr(live, "load_head", lambda _: TextHead())
-    monkeypatch.setattr(MEAConfig, "live", classmethod(lambda cls: replace(cls(), **TINY)))
 
-    def train() -> MEA:
+    def train(training: LiveTraining) -> FusionModel:
         torch.manual_seed(0)
         train, valid = Composer(toy_material()), Composer(toy_material())
-        voice, confused = live.train_voice(SHORT, quiet, quiet)
-        train.misheard = SHORT._misheard(voice, confused, train, valid)
+        voice, confused = live.train_voice(training, quiet, quiet)
+        train.misheard = training._misheard(voice, confused, train, valid)
         assert train.misheard.shape == (7, 7) and np.allclose(train.misheard.sum(1), 1)
-        return SHORT._fit(train, valid, voice, quiet, quiet)
+        return training._fit(train, valid, voice, quiet, quiet)
 
     return train
 
 
-TINY: dict[str, Any] = {**MEAConfig.live().to_dict(), "psa_layers": 2, "hca_layers": 1}
-
-
-def test_training_repeats_itself_and_reads_windows(toy: Callable[[], MEA]) -> None:
-    model = toy()
-    again = toy()
+def test_training_repeats_itself_and_reads_windows(toy: Callable[[LiveTraining], FusionModel]) -> None:
+    model = toy(SMALL)
+    again = toy(SMALL)
     for (name, a), b in zip(model.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     engine = Engine("mea", model, model.config.dims, WindowSpec(), {}, Calibration.none())
@@ -63,6 +61,12 @@ def test_training_repeats_itself_and_reads_windows(toy: Callable[[], MEA]) -> No
     assert figures["probes"]["without face"]["total_variation"] > 0
     lone = figures["c"]["voice"]
     assert lone["model"]["cross_entropy"] == pytest.approx(lone["product"]["cross_entropy"], abs=1e-4), "one modality's product is itself"
+
+
+def test_any_model_of_the_registry_is_trained_or_refused(toy: Callable[[LiveTraining], FusionModel], tmp_path: Path) -> None:
+    assert type(toy(replace(SHORT, model="late"))).__name__ == "Late"
+    with pytest.raises(ValueError, match="no model 'lstm'; there are mea, "):
+        replace(SHORT, model="lstm", run_folder=tmp_path).run()
 
 
 def test_word_front_begins_as_the_head() -> None:
