@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,11 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.emotions import EMOTIONS
-from models.layers import BLOCKED, Standardise, any_row, mean_over_time, shut, veil
+from models.layers import BLOCKED, Standardise, any_row, mean_over_time, shut, time_code, veil
 from models.perception.words import DIM, VECTOR
 
 if TYPE_CHECKING:
     from models.encoders.text import TextHead  # brings its training along, which an engine does not need
+
+CODE = 16
 
 
 class TextReader(nn.Module):
@@ -41,10 +44,31 @@ class TextReader(nn.Module):
         return torch.cat([self.emotion(state), self.affect(state)], 1)
 
 
+class Recency(nn.Module):
+    """Words of the past: how much an old word still counts, and how sure a reading may be whose newest word is old or that has few words.
+
+    Begins as if there were no time: every word counts, every reading stands.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.word, self.text = nn.Linear(CODE, 1), nn.Linear(CODE + 1, 1)
+        for layer, bias in ((self.word, 4.0), (self.text, math.log(math.e - 1))):
+            nn.init.zeros_(layer.weight)
+            nn.init.constant_(layer.bias, bias)
+
+    def forward(self, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """t, mask (B, T) -> each word's share (B, T, 1) in 0..1, and what to multiply the reading's logits by (B, 1), positive."""
+        share = torch.sigmoid(self.word(time_code(t, CODE)))
+        newest = (t + (1 - mask) * BLOCKED).amax(1, keepdim=True) * any_row(mask).unsqueeze(-1)
+        seen = torch.cat([time_code(newest, CODE).squeeze(1), mask.sum(1, keepdim=True) / mask.shape[1]], 1)
+        return share, functional.softplus(self.text(seen))
+
+
 class WordFront(nn.Module):
     """A word and its neighbours (the first layer of `TextHead`), its duration, pause and probability; (B, T, 67) -> (B, T, d).
 
-    With `reads` also what `TextHead` would say of the words alone.
+    With `reads` also what `TextHead` would say of the words alone, the old ones counting less.
     """
 
     def __init__(self, d: int = 40, width: int = 128, reads: bool = True) -> None:
@@ -54,6 +78,7 @@ class WordFront(nn.Module):
         self.standardise = Standardise(DIM - VECTOR)
         self.out = nn.Linear(width + DIM - VECTOR, d)
         self.reader = TextReader(width) if reads else None
+        self.recency = Recency() if reads else None
 
     def begin_as(self, head: TextHead) -> None:
         """Takes over what the head learnt of words, phrases and texts."""
@@ -72,5 +97,10 @@ class WordFront(nn.Module):
         x = shut(x, mask)
         vector, manner = x[..., :VECTOR], self.standardise(x[..., VECTOR:])
         states = veil(functional.gelu(self.words(vector) + self.phrases(vector.transpose(1, 2)).transpose(1, 2)), mask)
-        said = self.reader.read(states, mask) if self.reader is not None else None
+        said = None
+        if self.reader is not None and self.recency is not None:
+            share, sure = self.recency(shut(t, mask), mask)
+            said = self.reader.read(states * share, mask)
+            emotions = len(EMOTIONS)
+            said = torch.cat([said[:, :emotions] * sure, said[:, emotions:]], 1)
         return veil(self.out(torch.cat([states, manner], -1)), mask), shut(t, mask), mask, said
