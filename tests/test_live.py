@@ -12,7 +12,7 @@ import pytest
 import torch
 from toy_material import toy_material
 
-from models import evaluation, live, metrics
+from models import evaluation, live, livecard, metrics
 from models.calibration import Calibration
 from models.composed import Composer
 from models.encoders.text import TextHead
@@ -61,6 +61,24 @@ def test_training_repeats_itself_and_reads_windows(toy: Callable[[LiveTraining],
     assert figures["probes"]["without face"]["total_variation"] > 0
     lone = figures["c"]["voice"]
     assert lone["model"]["cross_entropy"] == pytest.approx(lone["product"]["cross_entropy"], abs=1e-4), "one modality's product is itself"
+
+
+def test_a_card_gets_its_figures() -> None:
+    row = {"items": 9, **{prefix + name: 0.5 for prefix in ("", "own_prior_") for name in livecard.MEASURES}}
+    fused = {"accuracy": 0.625, "cross_entropy": 1.25, "calibration_error": 0.0625, "top_changes": 0.25, "total_variation": 0.125}
+    found = {
+        "split": "test", **{name: row for name, _ in livecard.ALONE}, "emobank": {"valence_pearson": 0.625, "arousal_pearson": 0.25},
+        "composed": {"text+face": {"model": fused, "product": fused, "model_mixed": fused, "product_mixed": fused,
+                                   "neutral_heavy_calibration_error": 0.125}},
+        "probes": {"whole": fused, "without face": fused, "mean_weights": {"text": 0.5, "voice": 0.25, "face": 0.25}},
+    }
+    found["ferplus"] = {**row, "found": 0.875, "accuracy_unfound_as_errors": 0.75}
+    card = livecard.rewrite("# A\n\n## Figures\nold\n\n## Limits\nfew\n", livecard.figures(found))
+    assert "old" not in card and card.endswith("\n## Limits\nfew\n")
+    assert "| text+face | 62.5 / 62.5 | 1.25 / 1.25 | 6.2 / 6.2 | 1.25 / 1.25 | 12.5 |" in card
+    assert "(87.5 % are found): 75.0 %" in card and "| without face | 62.5 | 1.25 | 25.0 % | 0.12 |" in card
+    with pytest.raises(ValueError, match="Figures"):
+        livecard.rewrite("# A\n", "x")
 
 
 def test_any_model_of_the_registry_is_trained_or_refused(toy: Callable[[LiveTraining], FusionModel], tmp_path: Path) -> None:
