@@ -64,7 +64,7 @@ def test_training_repeats_itself_and_reads_windows(toy: Callable[[LiveTraining],
 
 
 def test_a_card_gets_its_figures() -> None:
-    row = {"items": 9, **{prefix + name: 0.5 for prefix in ("", "own_prior_") for name in livecard.MEASURES}}
+    row = {"items": 9, **{prefix + name: 0.5 for prefix in ("", "own_prior_", "root_prior_") for name in livecard.MEASURES}}
     fused = {"accuracy": 0.625, "cross_entropy": 1.25, "calibration_error": 0.0625, "top_changes": 0.25, "total_variation": 0.125}
     found = {
         "split": "test", **{name: row for name, _ in livecard.ALONE}, "emobank": {"valence_pearson": 0.625, "arousal_pearson": 0.25},
