@@ -160,11 +160,12 @@ class IACA(FusionModel):
             views = [joint[m] for m, _ in self.views]
         else:
             views = [cross(xs[m], xs[n], masks[m], masks[n]) for (m, (n,)), cross in zip(self.views, self.attend_cross, strict=True)]
+        temperature = self.temperature if self.training else c.temperature
         kept, partners = [torch.zeros_like(x) for x in xs], [torch.zeros_like(mask) for mask in masks]
         shares, share_masks = [masks[0].new_zeros(len(masks[0]), 0, c.steps)], [masks[0].new_zeros(len(masks[0]), 0, c.steps)]
         for (m, others), gate, crossed in zip(self.views, self.gate_view, views, strict=True):
             there = torch.stack([masks[n] for n in others]).amax(0)
-            g = (gate(torch.cat([xs[m], crossed], -1) if c.gate_sees == "both" else crossed) / self.temperature).softmax(-1)
+            g = (gate(torch.cat([xs[m], crossed], -1) if c.gate_sees == "both" else crossed) / temperature).softmax(-1)
             kept[m] = kept[m] + veil(functional.relu(g[..., :1] * xs[m] + g[..., 1:] * crossed), there)
             partners[m] = partners[m] + there
             share_masks.append((masks[m] * there).unsqueeze(1))

@@ -178,7 +178,7 @@ class LiveTraining:
             window, truth = train.batch(self.batch, (self.seed, 1, step))
             inputs = tensors(window)
             inputs[3] = augment(inputs[3], inputs[5], noise)
-            model.train()
+            model.train().progress(step / self.steps)
             output, aux = model.study(*inputs)
             adjusted = output._replace(logits=output.logits + adjust), aux._replace(evidence=aux.evidence + adjust)
             loss, parts = judge(*adjusted, targets(truth))
