@@ -90,7 +90,7 @@ class SplitAttention(nn.Module):
         self.blocks = tuple(-(-c // block) for c in channels)
         self.join = nn.Linear(block, inner)
         self.norm: nn.Module = nn.BatchNorm1d(inner) if norm == "batch" else nn.LayerNorm(inner)
-        self.highlight = nn.Linear(inner, block * sum(self.blocks))  # One of C outputs for each block.
+        self.highlight = nn.ModuleList(nn.Linear(inner, block) for _ in range(sum(self.blocks)))
 
     def split(self, x: Tensor, m: int) -> Tensor:
         """x (B, T, C_m) -> (B, T, n_m, C). The public code pads the wrong axis where C does not divide C_m; this pads channels."""
@@ -104,7 +104,7 @@ class SplitAttention(nn.Module):
         """
         descriptor = torch.stack([mean_over_time(x.sum(2), mask) for x, mask in zip(blocks, masks, strict=True)]).sum(0)
         z = functional.relu(self.norm(self.join(descriptor)))
-        scores = self.highlight(z).unflatten(1, (-1, self.block))
+        scores = torch.stack([layer(z) for layer in self.highlight], 1)
         here = torch.stack([any_row(mask) for mask in masks], 1)
         owner = torch.cat([here[:, m:m + 1].expand(-1, n) for m, n in enumerate(self.blocks)], 1).unsqueeze(-1)
         attention = (scores + (1 - owner) * BLOCKED).softmax(1) * owner
