@@ -212,8 +212,9 @@ class IACA(FusionModel):
 
 
 def _regressor(c: IACAConfig, wide: int, outputs: int) -> nn.Sequential:
-    """The sibling's head: a quarter of d, ReLU, dropout."""
-    return nn.Sequential(nn.Linear(wide, c.d // 4), nn.ReLU(), nn.Dropout(c.dropout), nn.Linear(c.d // 4, outputs))
+    """The sibling's head: 128 units where d is 512, ReLU, dropout."""
+    hidden = max(c.d // 4, 32)
+    return nn.Sequential(nn.Linear(wide, hidden), nn.ReLU(), nn.Dropout(c.dropout), nn.Linear(hidden, outputs))
 
 
 def into_steps(x: Tensor, t: Tensor, mask: Tensor, c: IACAConfig, rows: int) -> tuple[Tensor, Tensor]:
