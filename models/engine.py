@@ -1,30 +1,21 @@
-"""A trained fusion model, ready to read windows: PyTorch eager, one thread.
-
-Eager PyTorch loses about a fifth of its time to page faults unless the process was started with `MALLOC_MMAP_THRESHOLD_` and
-`MALLOC_TRIM_THRESHOLD_` raised (to 268435456, say); OMP_NUM_THREADS=1 keeps it off the other workers' cores.
-"""
+"""A trained fusion model, ready to read windows: `load(...)`, then `engine(window)`. How it computes is `models.runtime`'s matter."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from safetensors.numpy import save_file
 
-from models import weights
-from models.calibration import Calibration
 from models.emotions import MODALITIES, STREAM_OF
-from models.features import FeatureMismatch
-from models.fusion import FusionModel
-from models.registry import MODELS
-from models.window import Window, WindowSpec
+from models.runtime import build, choice
+from models.runtime.build import BuildError
+from models.runtime.choice import BackendError, Choice
+from models.runtime.trained import Trained, read, save
+from models.window import Window
 
-FORMAT = "affect-fusion-1"
+__all__ = ["BackendError", "BuildError", "Engine", "Reading", "cold", "compile", "load", "save"]
 
 
 class Reading(NamedTuple):
@@ -40,34 +31,28 @@ class Reading(NamedTuple):
 
 
 class Engine:
-    """Windows in, readings out. Each window goes through by itself, so that a result never depends on what it was batched with."""
+    """Windows in, readings out. With a program for one window each goes through by itself: a result never depends on its company."""
 
-    backend = "eager"
+    def __init__(self, trained: Trained, choice: Choice) -> None:
+        self.name, self.spec, self.features, self.calibration = trained.model, trained.spec, dict(trained.features), trained.calibration
+        self.dims, self.check = trained.dims, trained.check
+        self.program, self.backend, self.why, self.facts = choice
 
-    def __init__(
-        self, name: str, model: torch.nn.Module, dims: tuple[int, ...], spec: WindowSpec, features: Mapping[str, str],
-        calibration: Calibration,
-    ) -> None:
-        """`features` maps stream names to the hashes of the feature sets the model was trained on."""
-        torch.set_num_threads(1)
-        self.name, self.spec, self.features, self.calibration = name, spec, dict(features), calibration
-        self.dims = dict(zip(MODALITIES, dims, strict=True))
-        self._model = model.eval().requires_grad_(False)
-
-    def check(self, features: Mapping[str, str]) -> None:
-        """Raises FeatureMismatch when one of these live feature hashes (by stream) is not the one the weights were trained on."""
-        for stream, given in features.items():
-            trained = self.features.get(stream, "none")
-            if given != trained:
-                raise FeatureMismatch(f"{self.name}, {stream}", trained, given)
+    @property
+    def told(self) -> str:
+        """The backend, and where it was not asked for the reason why it is this one."""
+        return f"{self.backend} (auto: {self.why})" if self.why else self.backend
 
     def logits(self, window: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Uncalibrated logits (B, 7), affect (B, 2), weights (B, 3) and presence (B, 3). Raises ValueError for wrong shapes."""
-        arrays = self._arrays(window)
+        arrays, size = self._arrays(window), self.program.batch
         outputs = []
-        with torch.inference_mode():
-            for k in range(len(arrays[0])):
-                outputs.append([part.numpy() for part in self._model(*(torch.from_numpy(a[k:k + 1]) for a in arrays))])
+        for first in range(0, len(arrays[0]), size):
+            some = [array[first:first + size] for array in arrays]
+            short = size - len(some[0])
+            if short:
+                some = [np.concatenate([part, np.zeros((short, *part.shape[1:]), part.dtype)]) for part in some]
+            outputs.append([part[:size - short].copy() for part in self.program(some)])
         if outputs:
             logits, affect, psi = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
         else:
@@ -93,43 +78,33 @@ class Engine:
         return arrays
 
 
-def load(name: str | os.PathLike[str] = "mea", features: Mapping[str, str] | None = None) -> Engine:
+def load(
+    name: str | os.PathLike[str] = "mea", features: Mapping[str, str] | None = None, backend: str = "auto", batch: int = 1,
+    precision: str = "fp16",
+) -> Engine:
     """The engine from weights `name`: a shipped name or a path to a .safetensors file.
 
-    `features` are the hashes of the live feature sets by stream, checked when given. Raises `weights.WeightsError` where the file is
-    missing, damaged or not a fusion model, FeatureMismatch where features differ.
+    `features` are the hashes of the live feature sets by stream, checked when given. `backend` is one of `choice.BACKENDS`, `batch` how
+    many windows its program takes at once, `precision` TensorRT's. Raises `weights.WeightsError` where the file is missing, damaged or
+    not a fusion model, FeatureMismatch where features differ, `choice.BackendError` where a named backend cannot run.
     """
-    arrays, metadata = weights.load(name)
-    if metadata.get("format") != FORMAT or metadata.get("model") not in MODELS:
-        raise weights.WeightsError(
-            f"{weights.path(name)} holds no fusion model of this version (format {metadata.get('format')!r}, "
-            f"model {metadata.get('model')!r}). Give weights made by `affect train`."
-        )
-    model = MODELS[metadata["model"]].build(json.loads(metadata["config"]))
-    state = {key.removeprefix("model."): torch.from_numpy(value.copy()) for key, value in arrays.items() if key.startswith("model.")}
-    try:
-        model.load_state_dict(state)
-        calibration = Calibration(*(arrays[f"calibration.{part}"] for part in ("temperature", "cap", "prior")))
-    except (RuntimeError, KeyError) as error:
-        raise weights.WeightsError(f"{weights.path(name)} does not fit {metadata['model']} as configured in it: {error}") from error
-    spec = WindowSpec(**json.loads(metadata["spec"]))
-    engine = Engine(metadata["model"], model, model.config.dims, spec, json.loads(metadata["features"]), calibration)
-    engine.check(features or {})
-    return engine
+    trained = read(name)
+    trained.check(features or {})
+    return Engine(trained, choice.choose(trained, backend, batch, precision))
 
 
-def save(
-    path: Path, name: str, model: FusionModel, spec: WindowSpec, features: Mapping[str, str], calibration: Calibration,
-    extra: Mapping[str, Any],
-) -> None:
-    """Writes what `load` reads. `extra` (seed, figures, anything JSON) goes into the metadata as `training`."""
-    arrays = {f"model.{key}": value.detach().cpu().contiguous().numpy() for key, value in model.state_dict().items()}
-    arrays |= {f"calibration.{part}": getattr(calibration, part) for part in ("temperature", "cap", "prior")}
-    metadata = {
-        "format": FORMAT, "model": name, "config": json.dumps(model.config.to_dict()), "spec": json.dumps(spec.to_dict()),
-        "features": json.dumps(dict(features)), "training": json.dumps(dict(extra)),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
-    save_file(arrays, unfinished, metadata)
-    unfinished.replace(path)  # A run that dies half-way leaves no half file.
+def cold(name: str | os.PathLike[str] = "mea", backend: str = "auto", batch: int = 1, precision: str = "fp16") -> bool:
+    """Whether `load` would have to compile first. Raises as `load`."""
+    trained, chosen = read(name), choice.compiled(backend)
+    return bool(chosen) and build.cached(trained, chosen, batch, precision) is None
+
+
+def compile(
+    name: str | os.PathLike[str] = "mea", backend: str = "auto", batch: int = 1, precision: str = "fp16"
+) -> tuple[str, dict[str, Any]]:
+    """Compiles anew (about 20 s) for later calls of `load`: the backend, and what its build found. Raises as `load`, and BuildError."""
+    trained, chosen = read(name), choice.compiled(backend)
+    if not chosen:
+        raise BackendError("there is nothing to compile for the eager backend")
+    entry = build.build(trained, chosen, batch, precision)
+    return chosen, {**entry.facts, "bytes": len(entry.data)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,10 @@ class FusionOptions:
 
     model: str = "mea"
     """Shipped weights by name, or a .safetensors file made by `affect train`."""
+    backend: str = "auto"
+    """What computes: `tensorrt`, `onnx` or `eager`; `auto` takes the first of these that can run here, and says why."""
+    precision: str = "fp16"
+    """Of TensorRT: fp16, bf16 or fp32."""
 
 
 class Fusion:
@@ -100,7 +105,7 @@ class Fusion:
             weights={name: float(w) for name, w in zip(MODALITIES, reading.weights[0], strict=True)},
             present=facts.present, samples=facts.samples, truncated=facts.truncated, tentative=facts.tentative, revision=facts.revision,
             changed=facts.changed, newest=facts.newest, closed=closed, started=started, computed=computed,
-            model=self.engine.name, backend=self.engine.backend, features=self.engine.features,
+            model=self.engine.name, backend=self.engine.told, features=self.engine.features,
         ))
         if due.final and node.session.lossless:
             node.publish("credit", Credit(session=node.session.session, through=t))
@@ -113,15 +118,29 @@ class Fusion:
         metrics["provisionals_skipped"] = self.windows.skipped
 
 
+def prepare(options: FusionOptions) -> None:
+    """Compiles the engine where that has not been done yet, and says so: later starts find it ready."""
+    from models import engine
+
+    if engine.cold(options.model, options.backend, precision=options.precision):
+        print("affect: compiling the engine for these weights, once (about half a minute)", file=sys.stderr, flush=True)
+        try:
+            engine.compile(options.model, options.backend, precision=options.precision)
+        except engine.BuildError:
+            if options.backend != "auto":  # Then the next best is taken, and why is said in status.
+                raise
+
+
 def run(options: FusionOptions, connection: Connection) -> int:
     """The worker's process: loads the model, joins, fuses until told to stop."""
-    from models import engine  # torch: two seconds that only this worker pays
+    from models import engine
 
-    loaded = engine.load(options.model)
+    prepare(options)
+    loaded = engine.load(options.model, backend=options.backend, precision=options.precision)
     for _ in range(3):  # warm: the first calls allocate
         loaded(models.window.empty(loaded.spec, loaded.dims))
     info = StreamInfo(name="affect", features=loaded.name, dim=len(EMOTIONS), source="fusion")
-    detail = {"model": loaded.name, "backend": loaded.backend, **{f"features.{name}": value for name, value in loaded.features.items()}}
+    detail = {"model": loaded.name, "backend": loaded.told, **{f"features.{name}": value for name, value in loaded.features.items()}}
     bus = connection.open()
     node = Node(bus, "fusion", [info], listen=("face", "voice", "words", "status"), detail=detail)
     try:

@@ -38,6 +38,8 @@ class RunOptions:
     """Never ask a model hub for anything."""
     model: str = "mea"
     """Fusion weights: a shipped name or a .safetensors file."""
+    backend: str = "auto"
+    """What computes them: `tensorrt`, `onnx`, `eager`, or the first of these that can run here (`auto`)."""
     speed: str = "1"
     """Of file sources: 1, any number, or `max`."""
     camera_latency: float = 0.0
@@ -116,7 +118,7 @@ def plan(options: RunOptions, page: DashboardOptions | None = None) -> dict[str,
         raise StartError("a browser gives its camera and microphone through the page: leave out --no-page")
     if options.pace != 1.0 and not options.lossless:
         raise StartError(f"--speed {options.speed} needs file sources; devices run at the speed of life")
-    workers: dict[str, Entry] = {"fusion": (fusion.run, fusion.FusionOptions(model=options.model))}
+    workers: dict[str, Entry] = {"fusion": (fusion.run, fusion.FusionOptions(model=options.model, backend=options.backend))}
     streams: list[str] = []
     if "camera" in sources:
         streams.append("face")
@@ -152,12 +154,15 @@ def run(options: RunOptions) -> int:
 
     Returns 0, or 1 when a file session lost anything. Raises StartError, BusError when it could not begin.
     """
+    from stream import fusion
+
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     # Eager PyTorch otherwise spends a fifth of its time in page faults of the default allocator.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "268435456")
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "268435456")
     page = options.dashboard()
     entries = plan(options, page)
+    fusion.prepare(entries["fusion"][1])
     connection = Connection(options.hub, options.keys)
     bus = connection.open()
     notes = Notes(aloud=options.no_view)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from models.calibration import Calibration
-from models.engine import save
+from models.engine import cold, compile, save
 from models.mea import MEA, MEAConfig
 from models.perception.face import FACE
 from models.perception.voice import VOICE
@@ -28,10 +28,13 @@ def affect(*arguments: object) -> list[str]:
 
 
 def untrained(file: Path) -> Path:
-    """An untrained engine: these tests are about the pipeline, and every reading must follow from what went in."""
+    """A shallow, untrained engine: these tests are about the pipeline, and every reading must follow from what went in."""
     torch.manual_seed(0)
     calibration = Calibration(np.ones(8, np.float32), np.ones(8, np.float32), np.full(7, 1 / 7, np.float32))
-    save(file, "mea", MEA(MEAConfig.live()), WindowSpec(), {"face": FACE.hash, "voice": VOICE.hash, "words": WORDS.hash}, calibration, {})
+    shallow = MEA(MEAConfig.live(psa_layers=1, hca_layers=1))
+    save(file, "mea", shallow, WindowSpec(), {"face": FACE.hash, "voice": VOICE.hash, "words": WORDS.hash}, calibration, {})
+    if cold(file):
+        compile(file)  # Here, since sessions are given less time to start.
     return file
 
 

@@ -47,7 +47,7 @@ def window(batch: int = 4, seed: int = 0) -> Window:
 
 
 def test_reads_windows(saved: Path) -> None:
-    read = engine.load(saved)
+    read = engine.load(saved, backend="eager")
     assert (read.name, read.backend, read.spec, read.features) == ("mea", "eager", SPEC, FEATURES)
     out = read(window())
     assert [part.shape for part in out] == [(4, 7), (4, 2), (4, 3)]
@@ -57,17 +57,17 @@ def test_reads_windows(saved: Path) -> None:
 
 
 def test_with_nothing_present_there_is_nothing_but_the_prior(saved: Path) -> None:
-    out = engine.load(saved)(window())
+    out = engine.load(saved, backend="eager")(window())
     np.testing.assert_allclose(out.probabilities[3], stated_prior(), atol=1e-6)
     assert not out.affect[3].any() and not out.weights[3].any()
 
 
 def test_a_lone_modality_is_never_too_sure(saved: Path) -> None:
-    assert engine.load(saved)(window()).probabilities[2].max() <= 0.5 + 1e-6
+    assert engine.load(saved, backend="eager")(window()).probabilities[2].max() <= 0.5 + 1e-6
 
 
 def test_batch_mates_change_not_a_bit(saved: Path) -> None:
-    read, batch = engine.load(saved), window()
+    read, batch = engine.load(saved, backend="eager"), window()
     whole = read(batch)
     for k in range(4):
         alone = read(Window(*(Sequence(*(part[k:k + 1] for part in s)) for s in batch)))
@@ -77,15 +77,15 @@ def test_batch_mates_change_not_a_bit(saved: Path) -> None:
 
 
 def test_other_features_are_refused(saved: Path) -> None:
-    engine.load(saved, FEATURES)
+    engine.load(saved, FEATURES, "eager")
     with pytest.raises(FeatureMismatch, match=r"mea, face.*affect train"):
-        engine.load(saved, {**FEATURES, "face": "0" * 16})
+        engine.load(saved, {**FEATURES, "face": "0" * 16}, "eager")
 
 
 def test_other_shapes_are_refused(saved: Path) -> None:
     batch = window()
     with pytest.raises(ValueError, match=r"voice.x is \(4, 12, 5\)"):
-        engine.load(saved)(batch._replace(voice=batch.voice._replace(x=batch.voice.x[..., :5])))
+        engine.load(saved, backend="eager")(batch._replace(voice=batch.voice._replace(x=batch.voice.x[..., :5])))
 
 
 def test_weights_of_another_kind_are_refused(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_shipped_weights_fit_the_live_features() -> None:
     from models.perception.voice import VOICE
     from models.perception.words import WORDS
 
-    read = engine.load("mea", {"face": features("face").hash, "voice": VOICE.hash, "words": WORDS.hash})
+    read = engine.load("mea", {"face": features("face").hash, "voice": VOICE.hash, "words": WORDS.hash}, "eager")
     assert read.spec == WindowSpec()
 
 

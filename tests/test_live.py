@@ -18,7 +18,7 @@ from models.composed import Composer
 from models.encoders.text import TextHead
 from models.encoders.voice import VoiceFront, augment
 from models.encoders.wordfront import WordFront
-from models.engine import Engine
+from models.engine import load, save
 from models.fusion import FusionModel
 from models.live import LiveTraining
 from models.window import WindowSpec
@@ -50,12 +50,13 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[LiveTraini
     return train
 
 
-def test_training_repeats_itself_and_reads_windows(toy: Callable[[LiveTraining], FusionModel]) -> None:
+def test_training_repeats_itself_and_reads_windows(toy: Callable[[LiveTraining], FusionModel], tmp_path: Path) -> None:
     model = toy(SMALL)
     again = toy(SMALL)
     for (name, a), b in zip(model.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
-    engine = Engine("mea", model, model.config.dims, WindowSpec(), {}, Calibration.none())
+    save(tmp_path / "toy.safetensors", "mea", model, WindowSpec(), {}, Calibration.none(), {})
+    engine = load(tmp_path / "toy.safetensors", backend="eager")
     figures = {**evaluation.probes(engine, Composer(toy_material()), 12), "c": evaluation.composed(engine, Composer(toy_material()), 12)}
     assert set(figures["probes"]) == {"whole", "without text", "without voice", "without face", "time shuffled", "mean_weights"}
     assert figures["probes"]["without face"]["total_variation"] > 0

@@ -1,0 +1,90 @@
+"""ONNX Runtime on the CPU: the default where there is no NVIDIA GPU. Runs without torch once a program is in the cache."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from models.runtime import cache
+from models.runtime.trained import Trained
+
+BUILT_BY = ("torch", "onnx", "onnxscript", "onnxruntime")
+PARITY = 1e-5
+"""Largest difference from eager that a build may show."""
+
+
+def missing() -> str:
+    """What this backend lacks here, with the cure; empty where it can run."""
+    lacking = [name for name in BUILT_BY if importlib.util.find_spec(name) is None]
+    return f"{', '.join(lacking)} not installed (pip install {' '.join(lacking)})" if lacking else ""
+
+
+class Onnx:
+    """A compiled program; takes and gives `batch` windows."""
+
+    def __init__(self, data: bytes, batch: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self.batch = batch
+        self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        self._names = [entry.name for entry in self._session.get_inputs()]
+
+    def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        out: list[np.ndarray] = self._session.run(None, dict(zip(self._names, arrays, strict=True)))
+        return out
+
+
+def open(data: bytes, trained: Trained, batch: int) -> Onnx:
+    return Onnx(data, batch)
+
+
+def key(trained: Trained, batch: int, precision: str) -> dict[str, Any]:
+    return cache.key(trained, "onnx", batch, "fp32", BUILT_BY)
+
+
+def build(trained: Trained, batch: int, precision: str) -> cache.Entry:
+    """Exports, converts, compares with eager; float32 whatever `precision`. Raises BuildError, `weights.WeightsError`."""
+    import torch
+
+    from models.runtime import program
+    from models.runtime.build import BuildError
+
+    started = time.monotonic()
+    with _quiet():
+        exported = program.export(trained, batch)
+        converted = torch.onnx.export(
+            exported, dynamo=True, optimize=True, verbose=False, input_names=list(program.NAMES), output_names=list(program.OUTPUTS))
+        assert converted is not None
+        proto = converted.model_proto
+    for node in proto.graph.node:  # Where in the source each came from: two megabytes.
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    data = proto.SerializeToString()
+    parity = program.compare(trained, Onnx(data, batch))
+    if not parity <= PARITY:
+        raise BuildError(f"the ONNX program of {trained.model} differs from eager by {parity:.1e}, more than {PARITY:.0e}")
+    return cache.Entry(data, {"parity": parity, "build_s": round(time.monotonic() - started, 2), "nodes": len(proto.graph.node)})
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter speaks of its own matters on every channel there is."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
