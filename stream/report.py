@@ -61,6 +61,7 @@ class Report:
         self._words: list[dict[str, Any]] = []
         self._seen: dict[tuple[str, str], int] = {}
         self._missing: dict[str, int] = defaultdict(int)
+        self._guessed = ""
         self._drift = 0.0
         self._gaps: list[dict[str, Any]] = []
 
@@ -115,8 +116,10 @@ class Report:
                 {"text": word.text, "begin": _s(word.begin), "end": _s(word.end), "probability": round(word.probability, ROUNDING)})
             if self._clocked:
                 self._stage("word_to_committed", message.sent - word.end)
-        if message.tentative and self._clocked:
+        newest = message.tentative[-1].text if message.tentative else ""
+        if newest and newest != self._guessed and self._clocked:  # a guess is told again with every message: its first time counts
             self._stage("word_to_tentative", message.sent - message.tentative[-1].end)
+        self._guessed = newest
 
     def _result(self, message: Affect, stamp: int) -> None:
         self._results.append(message)

@@ -47,7 +47,8 @@ def record(arguments: list[str]) -> Capture:
         file, log = Path(folder) / "report.json", Path(folder) / "log"
         address = _free_address()
         command = [sys.executable, "-m", "stream.cli", "run", "--no-view", "--hub", address, "--json", str(file), *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        # A warm start has its bytecode.
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""}
         capture = Capture()
         launched = time.monotonic()
         with log.open("wb") as said, subprocess.Popen(command, env=environment, cwd=ROOT, stdout=said, stderr=said) as process:
