@@ -148,7 +148,7 @@ def test_a_short_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert all(rows[f"{stream} stage, {stage}"]["p50"] >= 0 for stream in ("face", "voice") for stage in STAGES)
     assert rows["word to committed, aware"]["n"] >= 3 and rows["word to committed, aware"]["p50"] > 0
     assert rows["face event to provisional, aware"]["n"] <= 1 == condition["events"]
-    assert set(condition["cpu_percent"]) == {"hub", "fusion", "camera", "microphone", "transcriber", "supervisor"}
+    assert set(condition["cpu_percent"]) >= {"hub", "fusion", "camera", "microphone", "transcriber", "supervisor"}
     assert condition["lost"] == [0] and condition["first_result_s"][0] > condition["ready_s"][0] > 0
     assert out.with_suffix(".png").stat().st_size > 10_000
     capsys.readouterr()
