@@ -71,7 +71,7 @@ class IACAConfig(FusionConfig):
     def live(cls, **changes: Any) -> IACAConfig:
         """What the engine runs: the trimodal form, a quarter of a second a step."""
         live = cls(
-            d=48, heads=4, temporal="conv", time="seconds", pool="attention", temperature=0.5, front="patches", strides=(1, 8, 8),
+            d=40, heads=5, temporal="conv", time="seconds", pool="attention", temperature=0.5, front="patches", strides=(1, 8, 8),
             evidence=True, dropout_in=0.1,
         )
         return replace(live, **changes)

@@ -113,8 +113,11 @@ def test_export_at_live_shapes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_live_models_are_small(name: str) -> None:
-    assert sum(p.numel() for p in MODELS[name].build(MODELS[name].config.live()).parameters()) <= 1_000_000
+def test_live_models_are_small_and_take_over_trained_front_ends(name: str) -> None:
+    net = MODELS[name].build(MODELS[name].config.live())
+    assert sum(p.numel() for p in net.parameters()) <= 1_000_000
+    first = MODELS["mea"].build(MODELS["mea"].config.live()).fronts.state_dict()
+    net.fronts.load_state_dict(first)
 
 
 OPTIONS: list[tuple[str, str, dict[str, Any]]] = [

@@ -84,6 +84,12 @@ def test_the_reversal_grows_where_it_is_told_to() -> None:
     assert still.reversal == 1.0
 
 
+def test_table_1() -> None:
+    assert MEAConfig.paper().heads == 8 and MEAConfig.paper(corpus="mosei").mu == 0.15
+    assert MEAConfig.paper(corpus="iemocap").kernels == (3, 5, 3) and MEAConfig.paper(corpus="iemocap", heads=4).heads == 4
+    assert (MEALoss.paper("mosei").alpha, MEALoss.paper("mosei").beta) == (3e-2, 5e-2)
+
+
 def test_unknown_options_are_refused() -> None:
     with pytest.raises(ValueError, match="psa_mix"):
         MEAConfig(psa_mix="sometimes")
@@ -129,7 +135,7 @@ def test_parameter_count_of_the_published_size() -> None:
     head = 2 * h * h + h + h + 1
     discriminators = (h * h + h + 3 * h + 3) + 3 * h
     expected = conv + lstm + psa + 2 * 12 * mru + encoders + graphs + head + discriminators
-    mea = MEA(MEAConfig.paper(dims, heads=k, classes=1, affect=0))
+    mea = MEA(MEAConfig.paper(dims, "mosei", classes=1, affect=0))
     counted = sum(p.numel() for name, p in mea.named_parameters() if not name.startswith("wal."))
     assert counted == expected
     assert 0.7e6 < counted < 0.85e6
