@@ -18,7 +18,6 @@ TOOLS = Path(__file__).parents[1] / "tools"
 sys.path.insert(0, str(TOOLS))
 
 import latency  # noqa: E402
-import latency_show  # noqa: E402
 from latency_figures import STAGES, Event, Truth, closed_by, closings, first_shown, rhythm, samples, spread  # noqa: E402
 
 MS = MILLISECOND
@@ -152,7 +151,8 @@ def test_a_short_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert condition["lost"] == [0] and condition["first_result_s"][0] > condition["ready_s"][0] > 0
     assert out.with_suffix(".png").stat().st_size > 10_000
     capsys.readouterr()
-    latency_show.table(figures, figures)
-    assert "ratio" in capsys.readouterr().out
+    assert latency.main(["--show", str(out), "--compare", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "ratio" in shown and "| word spoken → committed here |" in shown
     assert latency.main([*arguments, "--", "--model", str(tmp_path / "nowhere.safetensors")]) == 1
     assert "nowhere.safetensors" in capsys.readouterr().err

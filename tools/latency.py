@@ -4,6 +4,7 @@
     tools/bench_latency                                       the built-in clip; table, JSON and picture
     tools/bench_latency --clip A.mp4 --clip B.mp4 --runs 5    other clips; a timeline A.json beside a clip gives true times
     tools/bench_latency --compare OTHER.json                  beside an earlier run
+    tools/bench_latency --show latency.json                   no run: a file's figures
 
 Each condition (everything, without transcriber, face alone) runs as often as asked, in an order shuffled by the seed, so that a
 machine that has other work does not favour one of them; a first run of each is thrown away (caches).
@@ -16,6 +17,7 @@ import json
 import os
 import platform
 import random
+import signal
 import statistics
 import sys
 from collections import defaultdict
@@ -41,12 +43,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the order of runs")
     parser.add_argument("--json", type=Path, default=Path("latency.json"), help="where the figures go; the picture goes beside it")
     parser.add_argument("--compare", type=Path, help="figures of an earlier run, to be shown beside these")
+    parser.add_argument("--show", type=Path, help="measure nothing: show this file's figures, and the headlines as Markdown")
     parser.add_argument("run", nargs="*", metavar="-- OPTION", help="options for `affect run`, after --, such as -- --model FILE")
     options = parser.parse_args(arguments)
+    other = json.loads(options.compare.read_text()) if options.compare else None
+    if options.show:
+        figures = json.loads(options.show.read_text())
+        latency_show.table(figures, other)
+        print("\n\n".join(map(latency_show.markdown, figures["conditions"])))
+        return 0
     clips = options.clip or [CLIP]
     if missing := [clip for clip in clips if not clip.is_file()]:
         parser.error(f"{missing[0]}: no such clip")
-    other = json.loads(options.compare.read_text()) if options.compare else None
     jobs = [(clip, condition) for clip in clips for condition in options.condition or CONDITIONS]
     order = [job for _ in range(options.runs) for job in random.Random(options.seed).sample(jobs, len(jobs))]
     captures: dict[tuple[Path, str], list[Capture]] = defaultdict(list)
@@ -115,4 +123,5 @@ def _machine(load: float) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the session that runs, too
     sys.exit(main())

@@ -42,6 +42,32 @@ def table(figures: dict[str, Any], other: dict[str, Any] | None = None, console:
                       + f"; all but the transcriber {whole:.0f} %\n")
 
 
+HEADLINES = {
+    "hub and windows, without the engine": "newest sample published → result published, without the engine's time",
+    "face grabbed to features": "frame grabbed → face features published",
+    "face age, client": "age of the newest frame when a provisional result arrives",
+    "voice age, client": "age of the newest sound then",
+    "window end to provisional, aware": "end of a window → its provisional result here",
+    "window end to final, aware": "end of a window → its final result here",
+    "face event to provisional, aware": "**face passes half its apex → first provisional that shows it**",
+    "face event to provisional, unaware": "the same, if computing took no time",
+    "face event to final, aware": "face passes half its apex → first final that shows it",
+    "word to tentative, aware": "word spoken → its first guess here",
+    "word to committed, aware": "word spoken → committed here",
+    "word to committed, unaware": "the same, if computing took no time",
+    "word to provisional that holds it": "word spoken → first provisional that holds it",
+}
+
+
+def markdown(condition: dict[str, Any]) -> str:
+    """The headlines of one condition as a table for a page."""
+    lines = [f"| {condition['clip']}, {condition['condition']} (ms) | n | p50 | p95 | p99 |", "|---|---|---|---|---|"]
+    for name, said in HEADLINES.items():
+        if row := condition["figures_ms"].get(name):
+            lines.append(f"| {said} | {row['n']} | {' | '.join(_number(row[key]) for key in ('p50', 'p95', 'p99'))} |")
+    return "\n".join(lines)
+
+
 def _title(condition: dict[str, Any]) -> str:
     return f"{condition['clip']}, {condition['condition']}: {condition['model']} on {condition['backend']}"
 
