@@ -39,7 +39,7 @@ LIBRARIES = {
 }  # fmt: skip
 """Shared libraries that wheels expect from the system, with the Debian package of each."""
 INSTEAD = "affect demo  # plays the built-in clip instead"
-TRAINED = {"face": "face", "words": "words", "mea": "mea"}
+TRAINED = {name: name for name in ("face", "words", "mea", "msaf", "ucrn", "iaca")}
 """Shipped weights, with what `affect train` calls them."""
 
 
