@@ -319,8 +319,12 @@ def report(found: list[Check], able: bool, said: dict[str, list[str]]) -> Group:
         if check.cure and check.level != "ok":
             table.add_row("", "", Text.assemble(("-> ", "dim"), (check.cure, "bold")))
     terms = Table.grid(padding=(0, 2))
+    alike: dict[tuple[str, ...], list[str]] = {}
     for name, rows in said.items():
-        for row in rows or ["no model card here says under what terms: ask before you pass them on"]:
+        alike.setdefault(tuple(rows), []).append(name)
+    for same, names in alike.items():
+        name = ", ".join(names)
+        for row in same or ["no model card here says under what terms: ask before you pass them on"]:
             terms.add_row("", name, Text(row))
             name = ""
     verdict = "The demo can run here: affect demo" if able else "The demo cannot run here yet: mend what says FAIL."
