@@ -140,7 +140,7 @@ class _Run:
         standardise(self.model, task.train.window)
         evidence = plan.evidence if self.config.evidence and self.config.classes else 0.0
         loss = entry.loss(task=TaskLoss(**{**_task_loss(entry), **task.loss, "evidence": evidence}))
-        optimiser = torch.optim.AdamW(self.model.parameters(), plan.rate, weight_decay=plan.decay)
+        optimiser = torch.optim.AdamW(self.model.parameters(), plan.rate, weight_decay=plan.decay, fused=True)
         self.learner, self.optimiser = self.accelerator.prepare(_Learner(self.model, loss), optimiser)
         self.average = {key: value.detach().cpu().clone() for key, value in self.model.state_dict().items()}
         self.steps = plan.epochs * -(-len(task.train) // (plan.batch * self.accelerator.num_processes))
@@ -206,11 +206,11 @@ class _Run:
     def _average(self) -> None:
         # A young average forgets faster, or it would carry the untrained weights for long.
         memory = min(self.plan.average, (self.step - 1) / (self.step + 9)) if self.plan.average else 0.0
-        for key, value in self.model.state_dict().items():
-            if value.dtype.is_floating_point:
-                self.average[key].lerp_(value.detach().cpu(), 1 - memory)
-            else:
-                self.average[key].copy_(value)
+        state = {key: value.detach().cpu() for key, value in self.model.state_dict().items()}
+        weights = [key for key, value in state.items() if value.dtype.is_floating_point]
+        torch._foreach_lerp_([self.average[key] for key in weights], [state[key] for key in weights], 1 - memory)
+        for key in state.keys() - set(weights):  # counts
+            self.average[key].copy_(state[key])
 
     def _score(self, entry: dict[str, Any]) -> float:
         value = float(entry["valid"][self.task.select])

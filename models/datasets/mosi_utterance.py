@@ -29,7 +29,7 @@ VALID_VIDEOS = 12
 MIXED = {"text": 1.0, "face": 1.0}
 """Largest share of another utterance in a training vector. Drawn evenly from 0 to 1, a quarter of the vectors then speak for another label:
 about as often as unseen videos are misread."""
-RENDERINGS = 4
+RENDERINGS = 2
 """How often each validation window is there, each time mixed otherwise."""
 Ints = npt.NDArray[np.int64]
 
