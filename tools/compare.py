@@ -1,0 +1,180 @@
+#!/usr/bin/env python
+"""All fusion models on the research corpora, compared: `tools/compare.py` makes `models/results.json` and `models/RESULTS.md`.
+
+Every model gets the same few settings to choose from, by validation figures of seed 0; then it is trained with each seed (and fold) and
+its test part is read once. Goes on where it was stopped: finished runs lie in the cache folder. `--only mosi-utterance` does one study,
+`--write` makes the pages again from the results there are.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+from models import runs
+from models.datasets import DataMissing, cache_root
+from models.registry import MODELS
+from models.report import write
+from models.scoring import Evaluation
+from models.task import Task
+from models.tasks import build
+from models.training import Training, answer
+
+HERE = Path(__file__).resolve().parents[1] / "models"
+RESULTS = HERE / "results.json"
+ORDER = ("late", "mult", "iaca", "ucrn", "msaf", "mea")
+
+
+@dataclass(frozen=True)
+class Study:
+    """One comparison. The settings of `grid` are the same for all models; `sizes` make them small enough for the corpus."""
+
+    data: str
+    figure: str
+    """The figure in the table, as the corpus names it."""
+    seeds: tuple[int, ...]
+    folds: tuple[int, ...] = (0,)
+    grid: tuple[dict[str, Any], ...] = ({},)
+    plan: dict[str, Any] = field(default_factory=dict)
+    sizes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    chosen_in: str = ""
+    """The study whose choice among `grid` is taken over."""
+    robust: bool = False
+    version: int = 1
+    """Goes up when what is trained has changed, so that older runs are not taken for new ones."""
+
+
+SMALL = {
+    "late": ("d=40",), "mult": ("d=24", "heads=4", "memory_heads=4", "layers=1"), "iaca": ("d=32", "heads=4", "steps=14"),
+    "ucrn": ("d=32", "heads=4", "crm_heads=4", "urm_layers=1", "crm_layers=1"),
+    "msaf": ("d=40", "widths=[40,40,40]", "block=10", "stages=2", "insertions=[1,2]"),
+    "mea": ("d=32", "d_h=32", "heads=4", "psa_layers=2", "hca_layers=1"),
+}  # fmt: skip
+RATES = tuple({"rate": rate, "set": (f"dropout={dropout}",)} for rate in (2e-3, 6e-3) for dropout in (0.2, 0.4))
+MOSI = {"epochs": 14, "batch": 64, "patience": 14}
+STUDIES = {
+    "mosi-utterance": Study(
+        "mosi-utterance", "accuracy", (0, 1, 2, 3, 4), grid=RATES, plan=MOSI, sizes=SMALL, robust=True,
+    ),
+    "mosi-utterance-words": Study(
+        "mosi-utterance-words", "accuracy", (0, 1, 2, 3, 4), grid=RATES, plan=MOSI, sizes=SMALL, chosen_in="mosi-utterance",
+    ),
+}  # fmt: skip
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to compare."""
+
+    only: tuple[str, ...] = ()
+    """Studies; all where none is named."""
+    models: tuple[str, ...] = ORDER
+    write: bool = False
+    """Only make the page again."""
+
+
+def main(options: Options) -> None:
+    torch.set_num_threads(1)
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    for name in () if options.write else options.only or tuple(STUDIES):
+        try:
+            study(name, options.models, results)
+        except DataMissing as missing:
+            print(f"{name} left out: {missing}", flush=True)
+    write(results, HERE / "RESULTS.md")
+
+
+def study(name: str, models: tuple[str, ...], results: dict[str, Any]) -> None:
+    """One study; `results` and the pages are written after each run, so that a stop loses nothing."""
+    plan = STUDIES[name]
+    tasks: dict[tuple[int, int], Task] = {}
+
+    def task(fold: int, seed: int) -> Task:
+        if (fold, seed) not in tasks:
+            tasks.clear()  # one at a time: corpora are large
+            tasks[fold, seed] = build(plan.data, fold, seed)
+        return tasks[fold, seed]
+
+    entry = results.setdefault(name, {})
+    entry.update(data=plan.data, figure=plan.figure, seeds=list(plan.seeds), folds=list(plan.folds))
+    for model in models:
+        found = entry.setdefault("models", {}).setdefault(model, {"runs": []})
+        found["chosen"] = choose(name, model, task, results)
+        save(results)
+    for fold in plan.folds:
+        for seed in plan.seeds:
+            for model in models:
+                found = entry["models"][model]
+                if any((run["fold"], run["seed"]) == (fold, seed) for run in found["runs"]):
+                    continue
+                trained = training(name, model, found["chosen"]["setting"], fold, seed)
+                figures = trained.run(task(fold, seed), quiet=True)
+                robust = plan.robust and seed == plan.seeds[0]
+                test = Evaluation(trained.folder, "test", robustness=robust, figure=plan.figure if robust else "").run(task(fold, seed))
+                if robust:
+                    found.setdefault("robustness", []).append(test.pop("robustness"))
+                found["runs"].append({"fold": fold, "seed": seed, "valid": figures["valid"], "test": test, "seconds": figures["seconds"]})
+                found["parameters"] = figures["parameters"]
+                found.setdefault("latency_ms", latency(trained.folder, task(fold, seed)))
+                save(results)
+                print(f"{name} {model} fold {fold} seed {seed}: valid {figures['valid'][plan.figure]:.4f}", flush=True)
+
+
+def choose(name: str, model: str, task: Callable[[int, int], Task], results: dict[str, Any]) -> dict[str, Any]:
+    """The setting of the grid with the best validation figure, and all of them."""
+    plan = STUDIES[name]
+    if plan.chosen_in:
+        return dict(results[plan.chosen_in]["models"][model]["chosen"], taken_over_from=plan.chosen_in)
+    there = results[name]["models"][model].get("chosen")
+    if there:
+        return dict(there)
+    fold, seed = plan.folds[0], plan.seeds[0]
+    tried = []
+    for setting in range(len(plan.grid)):
+        figures = training(name, model, setting, fold, seed).run(task(fold, seed), quiet=True)
+        tried.append(figures["valid"][task(fold, seed).select])
+        print(f"{name} {model} setting {setting}: valid {task(fold, seed).select} {tried[-1]:.4f}, {figures['seconds']} s", flush=True)
+    best = int(np.argmax(tried) if task(fold, seed).rising else np.argmin(tried))
+    return {"setting": best, "is": plan.grid[best], "tried": tried, "by": task(fold, seed).select}
+
+
+def training(name: str, model: str, setting: int, fold: int, seed: int) -> Training:
+    plan = STUDIES[name]
+    given = {**plan.plan, **plan.grid[setting]}
+    changes = (*plan.sizes.get(model, ()), *given.pop("set", ()))
+    folder = cache_root() / "compare" / f"{name}-{plan.version}" / f"{model}-{setting}-{fold}-{seed}"
+    return Training(model=model, data=plan.data, fold=fold, seed=seed, out=folder, set=changes, **given)
+
+
+def latency(folder: Path, task: Task, times: int = 30) -> float:
+    """Median milliseconds for one window, eager, one thread, on this machine as busy as it is."""
+    _, model = runs.load(folder)
+    window = task.test.take(np.arange(1)).window
+    spent = []
+    for _ in range(times):
+        began = time.perf_counter()
+        answer(model, window)
+        spent.append((time.perf_counter() - began) * 1e3)
+    return round(statistics.median(spent), 2)
+
+
+def save(results: dict[str, Any]) -> None:
+    unfinished = RESULTS.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(results, indent=1))
+    unfinished.replace(RESULTS)
+    write(results, HERE / "RESULTS.md")
+
+
+if __name__ == "__main__":
+    assert set(ORDER) == set(MODELS)
+    main(tyro.cli(Options))
