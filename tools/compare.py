@@ -59,8 +59,8 @@ SMALL = {
     "msaf": ("d=40", "widths=[40,40,40]", "block=10", "stages=2", "insertions=[1,2]"),
     "mea": ("d=32", "d_h=32", "heads=4", "psa_layers=2", "hca_layers=1"),
 }  # fmt: skip
-RATES = tuple({"rate": rate, "set": (f"dropout={dropout}",)} for rate in (2e-3, 6e-3) for dropout in (0.2, 0.4))
-MOSI = {"epochs": 14, "batch": 64, "patience": 14}
+RATES = tuple({"rate": rate, "set": ("dropout=0.2",)} for rate in (2e-3, 6e-3))
+MOSI = {"epochs": 12, "batch": 64, "patience": 12}
 STUDIES = {
     "mosi-utterance": Study(
         "mosi-utterance", "accuracy", (0, 1, 2, 3, 4), grid=RATES, plan=MOSI, sizes=SMALL, robust=True,
