@@ -12,14 +12,14 @@ import numpy as np
 from models.emotions import MODALITIES
 from models.examples import Floats
 from models.fusion import FusionModel
-from models.task import Task, without
+from models.task import Task, deviation, without
 from models.training import answer
 from models.window import Sequence, Window
 
 SIGMAS = (0.1, 0.3, 0.5, 1.0)
 DROPS = tuple(round(0.1 * k, 1) for k in range(1, 10))
 DELAYS_S = (0.5, 1.0, 1.5, 2.0)
-DRAWS = 3
+DRAWS = 1
 """Random disturbances are drawn this often and their figures averaged."""
 
 
@@ -33,7 +33,7 @@ def robustness(model: FusionModel, task: Task, split: str, figure: str) -> dict[
     examples = getattr(task, split)
     window: Window = examples.window
     present = [m for m in range(len(MODALITIES)) if window[m].mask.any() and m in model.config.use]
-    spread = [_deviation(sequence, task.marks) for sequence in task.train.window]
+    spread = [deviation(sequence, task.marks) for sequence in task.train.window]
 
     def read(changed: Window) -> float:
         return float(task.measure(answer(model, changed), examples)[figure])
@@ -58,15 +58,6 @@ def _mean(figures: Iterable[float]) -> float:
 
 def _draws() -> list[np.random.Generator]:
     return [np.random.default_rng([5, k]) for k in range(DRAWS)]
-
-
-def _deviation(sequence: Sequence, marks: int) -> Floats:
-    """Deviation (D,) of each column over the rows there are, 0 for marks."""
-    rows = sequence.x[sequence.mask > 0]
-    spread = rows.std(0) if len(rows) else np.zeros(sequence.x.shape[2], np.float32)
-    if marks:
-        spread[-marks:] = 0
-    return spread.astype(np.float32)
 
 
 def noisy(window: Window, which: tuple[int, ...], sigma: float, spread: list[Floats], draw: np.random.Generator) -> Window:

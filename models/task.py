@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.examples import Examples, Floats
 from models.losses import Targets
-from models.window import Window
+from models.window import Sequence, Window
 
 
 class Answers(NamedTuple):
@@ -91,6 +91,15 @@ def batch(examples: Examples, window: Window | None = None) -> Batch:
     inputs = [torch.from_numpy(np.ascontiguousarray(part)) for sequence in window or examples.window for part in sequence]
     parts = (examples.classes, examples.class_weight, examples.values, examples.values_weight)
     return Batch(inputs, Targets(*(torch.from_numpy(part) for part in parts)))
+
+
+def deviation(sequence: Sequence, marks: int = 0) -> Floats:
+    """Deviation (D,) of each column over the rows there are; 0 for the last `marks` columns."""
+    rows = sequence.x[sequence.mask > 0]
+    spread = rows.std(0) if len(rows) else np.zeros(sequence.x.shape[2], np.float32)
+    if marks:
+        spread[-marks:] = 0
+    return spread.astype(np.float32)
 
 
 def without(window: Window, absent: np.ndarray) -> Window:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from models import metrics
-from models.datasets import iemocap, mosei, mosi, mosi_utterance
-from models.examples import Examples
-from models.task import Answers, Disturb, Task, some_absent
+from models.datasets import iemocap, mosei, mosi, mosi_utterance, ravdess_faces
+from models.examples import Examples, Floats
+from models.task import Answers, Disturb, Task, deviation, some_absent
 from models.window import Window
 
 Builder = Callable[[int, int], Task]
@@ -76,6 +76,34 @@ def mosi_by_utterance(words: bool) -> Builder:
     return made
 
 
+def ravdess(name: str, faces: str) -> Builder:
+    """RAVDESS's eight emotions from sound and action units; `fold` says whose clips test, no actor is on two sides."""
+
+    def made(fold: int, seed: int) -> Task:
+        actors = ravdess_faces.six_folds(fold) if faces == "vectors" else ravdess_faces.five_actors(fold, seed)
+        everything = ravdess_faces.load(faces)
+        train, valid, test = (everything.take(np.isin(everything.group, part)) for part in actors)
+        spread = [deviation(sequence) for sequence in train.window]
+
+        def disturb(chosen: Examples, draw: np.random.Generator) -> Window:
+            return some_absent(other_people(chosen.window, spread, draw), ABSENT, draw)
+
+        return Task(name, train, valid, test, by_class, "cross_entropy", disturb=disturb, timed=True, settings={"kernels": (1, 3, 3)})
+
+    return made
+
+
+def other_people(window: Window, spread: list[Floats], draw: np.random.Generator, shift: float = 0.4, noise: float = 0.2) -> Window:
+    """The windows as other people and microphones might give them: all rows of a window shifted together, and each a little, in
+    deviations (D,) of the columns."""
+    parts = []
+    for sequence, column in zip(window, spread, strict=True):
+        b, t, d = sequence.x.shape
+        moved = shift * draw.standard_normal((b, 1, d), np.float32) + noise * draw.standard_normal((b, t, d), np.float32)
+        parts.append(sequence._replace(x=sequence.x + moved * column * sequence.mask[..., None]))
+    return Window(*parts)
+
+
 def by_class(said: Answers, true: Examples) -> dict[str, float]:
     """Classification figures and cross-entropy over the windows whose class is known."""
     known = true.class_weight > 0
@@ -98,6 +126,8 @@ def _only_fold(name: str, fold: int) -> None:
 TASKS: dict[str, Builder] = {
     "mosi-utterance": mosi_by_utterance(words=False),
     "mosi-utterance-words": mosi_by_utterance(words=True),
+    "ravdess-av": ravdess("ravdess-av", "frames"),
+    "ravdess-24": ravdess("ravdess-24", "vectors"),
     "mosi": standard(mosi.load, "mosi"),
     "mosei": standard(mosei.load, "mosei"),
     "iemocap": iemocap_four,

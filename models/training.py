@@ -180,6 +180,7 @@ class _Run:
             for group in self.optimiser.param_groups:
                 group["lr"] = plan.rate * one_cycle(self.step / max(self.steps, 1))
             self.model.progress(self.step / max(self.steps, 1))
+            self.model.progress(self.step / max(self.steps, 1))
             inputs, targets = _on(mine, self.accelerator.device)
             loss, named = self.learner(inputs, targets)
             self.optimiser.zero_grad()

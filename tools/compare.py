@@ -54,17 +54,19 @@ class Study:
 
 
 SMALL = {
-    "late": ("d=40",), "mult": ("d=24", "heads=4", "memory_heads=4", "layers=1"), "iaca": ("d=32", "heads=4", "steps=14"),
+    "late": ("d=40",), "mult": ("d=24", "heads=4", "memory_heads=4", "layers=1"), "iaca": ("d=32", "heads=4", "steps=10"),
     "ucrn": ("d=32", "heads=4", "crm_heads=4", "urm_layers=1", "crm_layers=1"),
     "msaf": ("d=40", "widths=[40,40,40]", "block=10", "stages=2", "insertions=[1,2]"),
     "mea": ("d=32", "d_h=32", "heads=4", "psa_layers=2", "hca_layers=1"),
 }  # fmt: skip
 RATES = tuple({"rate": rate, "set": ("dropout=0.2",)} for rate in (2e-3, 6e-3))
 MOSI = {"epochs": 12, "batch": 64, "patience": 12}
+RAVDESS = {"epochs": 12, "batch": 64, "patience": 12}
+ONE = ({"rate": 6e-3, "set": ("dropout=0.3",)},)
 STUDIES = {
-    "mosi-utterance": Study(
-        "mosi-utterance", "accuracy", (0, 1, 2, 3, 4), grid=RATES, plan=MOSI, sizes=SMALL, robust=True,
-    ),
+    "mosi-utterance": Study("mosi-utterance", "accuracy", (0, 1, 2, 3, 4), grid=RATES, plan=MOSI, sizes=SMALL, robust=True),
+    "ravdess-24": Study("ravdess-24", "accuracy", (0,), tuple(range(6)), grid=ONE, plan=RAVDESS, sizes=SMALL),
+    "ravdess-av": Study("ravdess-av", "accuracy", (0,), tuple(range(5)), grid=ONE, plan=RAVDESS, sizes=SMALL, robust=True),
     "mosi-utterance-words": Study(
         "mosi-utterance-words", "accuracy", (0, 1, 2, 3, 4), grid=RATES, plan=MOSI, sizes=SMALL, chosen_in="mosi-utterance",
     ),
@@ -79,6 +81,8 @@ class Options:
     only: tuple[str, ...] = ()
     """Studies; all where none is named."""
     models: tuple[str, ...] = ORDER
+    robustness: bool = False
+    """Instead: what disturbances cost the models of the first seed, of all folds; after the study."""
     write: bool = False
     """Only make the page again."""
 
@@ -88,7 +92,10 @@ def main(options: Options) -> None:
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     for name in () if options.write else options.only or tuple(STUDIES):
         try:
-            study(name, options.models, results)
+            if options.robustness:
+                disturbed(name, options.models, results)
+            else:
+                study(name, options.models, results)
         except DataMissing as missing:
             print(f"{name} left out: {missing}", flush=True)
     write(results, HERE / "RESULTS.md")
@@ -119,15 +126,29 @@ def study(name: str, models: tuple[str, ...], results: dict[str, Any]) -> None:
                     continue
                 trained = training(name, model, found["chosen"]["setting"], fold, seed)
                 figures = trained.run(task(fold, seed), quiet=True)
-                robust = plan.robust and seed == plan.seeds[0]
-                test = Evaluation(trained.folder, "test", robustness=robust, figure=plan.figure if robust else "").run(task(fold, seed))
-                if robust:
-                    found.setdefault("robustness", []).append(test.pop("robustness"))
+                test = Evaluation(trained.folder).run(task(fold, seed))
                 found["runs"].append({"fold": fold, "seed": seed, "valid": figures["valid"], "test": test, "seconds": figures["seconds"]})
                 found["parameters"] = figures["parameters"]
                 found.setdefault("latency_ms", latency(trained.folder, task(fold, seed)))
                 save(results)
                 print(f"{name} {model} fold {fold} seed {seed}: valid {figures['valid'][plan.figure]:.4f}", flush=True)
+
+
+def disturbed(name: str, models: tuple[str, ...], results: dict[str, Any]) -> None:
+    """Robustness curves of a study's finished runs of the first seed; `results` and the pages are written after each."""
+    plan = STUDIES[name]
+    if not plan.robust:
+        return
+    for fold in plan.folds:
+        task = build(plan.data, fold, plan.seeds[0])
+        for model in models:
+            found = results[name]["models"][model]
+            if fold < len(found.setdefault("robustness", [])) or not any(run["fold"] == fold for run in found["runs"]):
+                continue
+            folder = training(name, model, found["chosen"]["setting"], fold, plan.seeds[0]).folder
+            found["robustness"].append(Evaluation(folder, robustness=True, figure=plan.figure).run(task)["robustness"])
+            save(results)
+            print(f"{name} {model} fold {fold}: disturbed", flush=True)
 
 
 def choose(name: str, model: str, task: Callable[[int, int], Task], results: dict[str, Any]) -> dict[str, Any]:

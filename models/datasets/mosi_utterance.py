@@ -18,7 +18,7 @@ from models.examples import Examples, Floats, ragged
 from models.window import Sequence, Window
 
 FILE = "mosi_utterance.npz"
-CONTEXT = 6
+CONTEXT = 4
 """Utterances before and after the one that is to be judged."""
 PLACE = 2
 """Columns after the features: 1 for the utterance itself, and the others' distance from -1 to 1."""

@@ -6,6 +6,8 @@ the vectors are means of the frames, the others are not and must not be mixed up
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,8 +22,10 @@ EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "s
 """The corpus's own eight, in its order."""
 UNITS = 35
 """17 intensities 0 to 5 and 18 presences 0 or 1."""
-ROWS = (200, 120)
-"""Most rows of voice and face: the whole clip but for a few long ones, whose beginning, which is silence, is cut."""
+SEGMENT = {"voice": 8, "face": 4}
+"""Rows of the live features, or frames, that make one row here: 0.16 s of voice and 0.13 s of face, each at its own rate."""
+ROWS = {"voice": 25, "face": 30}
+"""Most rows: 4 s. The few longer clips lose their beginning, which is silence."""
 ROW_S = voice.HOP / voice.SAMPLE_RATE
 MSAF_FOLDS = 6
 
@@ -41,32 +45,53 @@ def vectors() -> tuple[dict[str, Floats], npt.NDArray[np.bool_]]:
     return dict(zip(map(str, names), units, strict=True)), same
 
 
+@functools.lru_cache(maxsize=2)
 def load(faces: str) -> Examples:
-    """All 1,440 clips, 8 classes, group the actor ("01" to "24"): voice rows at 50 Hz, and `faces`:
+    """All 1,440 clips, 8 classes, group the actor ("01" to "24"): voice (mean and deviation of the live rows over 0.16 s), and `faces`:
 
-    "vectors": one row a clip. "frames": actors 1 to 5 frame by frame at 30 Hz; of the others, whose frames are not public, one row at
-    the clip's end that holds the 14 comparable columns, the rest being 0 (which is no movement).
+    "vectors": one row a clip. "frames": actors 1 to 5, means over 0.13 s; of the others, whose frames are not public, the 14 comparable
+    columns of their vector all through the clip, the other columns being 0 (which is no movement).
     """
-    clips = ravdess.load(trimmed=False)
-    sound = voice_rows(clips)
-    heard = ragged(sound, [-np.arange(len(rows), dtype=np.float32)[::-1] * ROW_S for rows in sound], ROWS[0], voice.DIM)
-    whole, same = vectors()
-    rows = [whole[clip.id][None] for clip in clips]
-    times: list[Floats] = [np.zeros(1, np.float32)] * len(clips)
-    if faces == "frames":
-        seen = frames()
-        rows = [seen[clip.id][0] if clip.id in seen else one * same for clip, one in zip(clips, rows, strict=True)]
-        # Of the clip's own end, as the sound's; the video is at most 67 ms shorter.
-        times = [
-            (seen[clip.id][1] - len(clip.pcm) / voice.SAMPLE_RATE).clip(max=0).astype(np.float32) if clip.id in seen else end
-            for clip, end in zip(clips, times, strict=True)
-        ]
-    elif faces != "vectors":
+    if faces not in ("vectors", "frames"):
         raise ValueError(f"no faces {faces!r}; there are vectors and frames")
-    face = ragged(rows, times, ROWS[1] if faces == "frames" else 1, UNITS)
+    clips = ravdess.load(trimmed=False)
+    sound = [segments(rows, rows_end(rows), SEGMENT["voice"], True) for rows in voice_rows(clips)]
+    heard = ragged(*_apart(sound), ROWS["voice"], 2 * voice.DIM)
+    whole, same = vectors()
+    seen = frames() if faces == "frames" else {}
+    shown = []
+    for clip, (_, times) in zip(clips, sound, strict=True):
+        if clip.id in seen:
+            units, at = seen[clip.id]
+            # Seconds before the clip's own end, as the sound's; the video is at most 67 ms shorter.
+            shown.append(segments(units, (at - len(clip.pcm) / voice.SAMPLE_RATE).clip(max=0).astype(np.float32), SEGMENT["face"], False))
+        elif seen:
+            shown.append((np.repeat((whole[clip.id] * same)[None], len(times), 0), times))
+        else:
+            shown.append((whole[clip.id][None], np.zeros(1, np.float32)))
+    face = ragged(*_apart(shown), ROWS["face"] if seen else 1, UNITS)
     label = np.array([EMOTIONS.index(clip.emotion) for clip in clips])
     actor = np.array([clip.speaker.removeprefix("ravdess") for clip in clips])
     return Examples.of_classes(Window(nothing(len(clips)), heard, face), label, len(EMOTIONS), actor, np.array([clip.id for clip in clips]))
+
+
+def rows_end(rows: Floats) -> Floats:
+    """When each voice row ends, in seconds before the last one's end."""
+    return -np.arange(len(rows), dtype=np.float32)[::-1] * ROW_S
+
+
+def segments(rows: Floats, times: Floats, length: int, spread: bool) -> tuple[Floats, Floats]:
+    """Means, and with `spread` deviations beside them, of `length` rows (n, D) at a time, counted from the end; and their mean times."""
+    count = len(rows) // length
+    if not count:
+        return np.zeros((0, rows.shape[1] * (1 + spread)), np.float32), np.zeros(0, np.float32)
+    pieces = rows[-count * length:].reshape(count, length, -1)
+    out = [pieces.mean(1), pieces.std(1)] if spread else [pieces.mean(1)]
+    return np.concatenate(out, 1).astype(np.float32), times[-count * length:].reshape(count, length).mean(1).astype(np.float32)
+
+
+def _apart(pairs: list[tuple[Floats, Floats]]) -> tuple[list[Floats], list[Floats]]:
+    return [rows for rows, _ in pairs], [times for _, times in pairs]
 
 
 def six_folds(fold: int) -> tuple[list[str], list[str], list[str]]:

@@ -1,0 +1,45 @@
+"""RAVDESS with faces: actors keep to one side, segments and times are right, on the real data where it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.datasets import DataMissing, data_root, ravdess_faces
+from models.datasets.ravdess_faces import EMOTIONS, UNITS, five_actors, frames, rows_end, segments, six_folds, vectors
+
+
+@pytest.mark.parametrize("fold", range(6))
+def test_no_actor_is_on_two_sides(fold: int) -> None:
+    for sides in (six_folds(fold), *([five_actors(fold, seed) for seed in range(5)] if fold < 5 else [])):
+        together = [actor for side in sides for actor in side]
+        assert sorted(together) == [f"{actor:02d}" for actor in range(1, 25)] and all(sides)
+
+
+def test_every_actor_is_tested_once_and_unknown_folds_are_told() -> None:
+    assert sorted(actor for fold in range(6) for actor in six_folds(fold)[2]) == [f"{actor:02d}" for actor in range(1, 25)]
+    assert [five_actors(fold, 0)[2] for fold in range(5)] == [[f"{actor:02d}"] for actor in range(1, 6)]
+    for wrong in (lambda: six_folds(6), lambda: five_actors(5, 0), lambda: ravdess_faces.load("pictures")):
+        with pytest.raises(ValueError, match="there are"):
+            wrong()
+
+
+def test_segments_count_from_the_end() -> None:
+    rows = np.arange(10, dtype=np.float32)[:, None]
+    means, at = segments(rows, rows_end(rows), 4, True)
+    assert means[:, 0].tolist() == [3.5, 7.5] and np.allclose(means[:, 1], rows[:4].std()) and np.allclose(at, [-0.11, -0.03])
+    empty, none = segments(rows[:3], rows_end(rows[:3]), 4, False)
+    assert empty.shape == (0, 1) and len(none) == 0
+
+
+def test_real_action_units() -> None:
+    try:
+        data_root()
+    except DataMissing as missing:
+        pytest.skip(str(missing))
+    seen, (whole, same) = frames(), vectors()
+    assert len(seen) == 300 and len(whole) == 1440 and same.sum() == 14
+    assert all(units.shape == (len(times), UNITS) and (np.diff(times) > 0).all() for units, times in seen.values())
+    # The columns said to be comparable are.
+    far = max(np.abs(units.mean(0) - whole[name])[same].max() for name, (units, _) in seen.items())
+    assert far < 1e-4 and len(EMOTIONS) == 8
