@@ -118,19 +118,20 @@ def _start(name: str, command: Command, arguments: list[str]) -> int:
     from stream.bus import Connection
 
     arguments, file = config.take(arguments)
-    lead = ""
+    lead, table = "", config.read(file) if file else {}
     if name == "train":
         from stream import learn
 
-        chosen_training = learn.choose(arguments)
-        command = dataclasses.replace(command, module=chosen_training.module, options=chosen_training.options)
-        arguments, lead = chosen_training.rest, f"{learn.explained()}\n\n"
+        choice = learn.choose(arguments, table)
+        command = dataclasses.replace(command, module=choice.module, options=choice.options)
+        arguments, lead = choice.rest, f"{learn.explained()}\n\n"
+        table = {key: value for key, value in table.items() if key not in choice.settled}
     module = importlib.import_module(command.module)
     kind = getattr(module, command.options)
     default = _training_defaults(kind) if name == "train" else kind()
     parts: list[Any] = [default, Connection()] if command.connects else [default]
     if file is not None:
-        parts = _configured(parts, file)
+        parts = _configured(parts, table, file)
     description = f"{lead}{(kind.__doc__ or command.summary).strip()}\n\nAlso takes --config FILE.toml, whose values become the defaults."
     markers = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
     if command.connects:
@@ -145,11 +146,10 @@ def _start(name: str, command: Command, arguments: list[str]) -> int:
     return int(module.run(*chosen))
 
 
-def _configured(parts: list[Any], file: Path) -> list[Any]:
+def _configured(parts: list[Any], table: dict[str, Any], file: Path) -> list[Any]:
     """The parts with the file's values. A key goes to the part that knows it; unknown ones are the first part's to refuse."""
     from stream import config
 
-    table = config.read(file)
     names = {field.name for part in parts[1:] for field in dataclasses.fields(part)}
     others = {key: value for key, value in table.items() if key.replace("-", "_") in names}
     own = {key: value for key, value in table.items() if key not in others}

@@ -44,6 +44,12 @@ def read(file: Path) -> dict[str, Any]:
     return dict(table)
 
 
+def _from_text(kind: type[Any], value: object) -> Any:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise ValueError(f"Expected `{kind.__name__}`, got `{type(value).__name__}`")
+
+
 def apply(options: Options, table: dict[str, Any], file: Path, inside: str = "") -> Options:
     """`options` (a dataclass) with the values of `table`: names as in --help, with - or _; a nested group is a table of its own.
 
@@ -63,7 +69,7 @@ def apply(options: Options, table: dict[str, Any], file: Path, inside: str = "")
             values[name] = apply(present, value, file, f"{said}.")
             continue
         try:
-            values[name] = msgspec.convert(value, kinds[name])
+            values[name] = msgspec.convert(value, kinds[name], dec_hook=_from_text)
         except msgspec.ValidationError as error:
             raise ConfigError(f"{file}: {said} = {value!r} does not fit: {error}") from error
     return dataclasses.replace(options, **values)  # type: ignore[type-var]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 LIVE = "live"
@@ -23,23 +22,28 @@ class Choice(NamedTuple):
     module: str
     options: str
     rest: list[str]
+    settled: tuple[str, ...]
+    """Names in a configuration file that have done their work by choosing."""
 
 
-def choose(arguments: list[str]) -> Choice:
-    """The training that `arguments` ask for; by default the live MEA. Raises LearnError for an unknown model or data."""
+def choose(arguments: list[str], file: Mapping[str, Any]) -> Choice:
+    """The training that `arguments`, or else the configuration `file`, ask for; by default the live MEA.
+
+    Raises LearnError for an unknown model or data.
+    """
     model, bare = _take(arguments, "model")
-    model = model or "mea"
+    model = model or file.get("model", "mea")
     if model in ENCODERS:
-        return Choice(*ENCODERS[model], bare)
+        return Choice(*ENCODERS[model], bare, ("model",))
     if model not in FUSION:
         raise LearnError(f"no model {model!r} to train; there are {', '.join((*ENCODERS, *FUSION))}")
     data, rest = _take(bare, "data")
-    data = data or LIVE
+    data = data or file.get("data", LIVE)
     if data == LIVE:
-        return Choice("models.live", "LiveTraining", [*_back("models.live", "LiveTraining", model), *rest])
+        return Choice("models.live", "LiveTraining", ["--model", model, *rest], ("model", "data"))
     if data not in CORPORA:
         raise LearnError(f"no data {data!r} to train on; there are {', '.join((LIVE, *CORPORA))}")
-    return Choice("models.training", "Training", ["--model", model, "--data", data, *rest])
+    return Choice("models.training", "Training", ["--model", model, "--data", data, *rest], ("model", "data"))
 
 
 def _take(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
@@ -55,15 +59,6 @@ def _take(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
         else:
             rest.append(argument)
     return found, rest
-
-
-def _back(module: str, options: str, model: str) -> list[str]:
-    fields: Any = dataclasses.fields(getattr(importlib.import_module(module), options))
-    if any(field.name == "model" for field in fields):
-        return ["--model", model]
-    if model != "mea":
-        raise LearnError(f"the live recipe trains mea, not {model}; choose a corpus with --data: {', '.join(CORPORA)}")
-    return []
 
 
 def explained() -> str:

@@ -81,7 +81,7 @@ def test_every_command_is_there_and_helps(name: str, capsys: pytest.CaptureFixtu
 ])  # fmt: skip
 def test_model_and_data_choose_the_training(asked: list[str], options: str) -> None:
     pytest.importorskip("torch")
-    choice = learn.choose(asked)
+    choice = learn.choose(asked, {})
     module = importlib.import_module(choice.module)
     made = cli._training_defaults(getattr(module, choice.options))
     assert choice.options == options and (hasattr(made, "run") or hasattr(module, "run"))
@@ -89,6 +89,13 @@ def test_model_and_data_choose_the_training(asked: list[str], options: str) -> N
         assert choice.rest == ["--model", "iaca", "--data", "mosi", "--epochs", "3"]
     if options == "FaceTraining":
         assert choice.rest == ["--data", "x"]
+
+
+def test_a_file_may_choose_the_training_and_flags_win() -> None:
+    file = {"model": "iaca", "data": "mosi", "epochs": 2}
+    assert learn.choose([], file).rest == ["--model", "iaca", "--data", "mosi"]
+    assert learn.choose(["--data", "live"], file).options == "LiveTraining"
+    assert learn.choose([], {"model": "face", "data": "here"}).settled == ("model",)
 
 
 def test_the_names_of_models_and_data_are_those_there_are() -> None:
@@ -135,6 +142,17 @@ def test_a_missing_file_or_name_is_said(ran: list[Any], capsys: pytest.CaptureFi
     assert cli.main(["try", "--config"]) == 2
     error = capsys.readouterr().err
     assert "cannot read /no/such.toml: No such file" in error and "--config needs a file" in error
+
+
+@dataclass
+class Places:
+    out: Path | None = None
+    here: Path = Path()
+
+
+def test_a_file_may_name_paths(tmp_path: Path) -> None:
+    kept = config.apply(Places(), {"out": "runs/a", "here": "b"}, tmp_path)
+    assert kept == Places(Path("runs/a"), Path("b"))
 
 
 def test_names_may_be_written_with_either_dash(tmp_path: Path) -> None:
