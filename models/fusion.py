@@ -155,8 +155,8 @@ def together(own: Tensor, weights: Tensor, present: Tensor, classes: int) -> Ten
 
 def shares(hs: Sequence[Tensor], present: Tensor) -> Tensor:
     """Each modality's share (B, 3) of the size (root mean square) of hs, one (B, width) each; present (B, 3)."""
-    size = torch.stack([h.square().mean(1) for h in hs], 1).clamp_min(1e-9).sqrt() * present
-    return size / size.sum(1, keepdim=True).clamp_min(1e-9)
+    size = torch.stack([h.square().mean(1) for h in hs], 1).clamp_min(1e-4).sqrt() * present
+    return size / size.sum(1, keepdim=True).clamp_min(1e-4)
 
 
 class PlainAux(NamedTuple):

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-BLOCKED = -1e9
-"""Added to the logit of a key behind the mask. Finite, so that a row without any key stays free of NaN."""
+BLOCKED = -3e4
+"""Added to the logit of a key behind the mask. Finite, twice over and in half precision too, so that a row without any key stays free
+of NaN."""
 
 
 def shut(x: Tensor, mask: Tensor) -> Tensor:
@@ -109,7 +110,7 @@ class Patches(nn.Module):
         x = veil(self.standardise(shut(x, mask)), mask)
         x, tokens_t, tokens_mask, share = patch(x, t, mask, self.stride)
         z = functional.conv1d(x.transpose(1, 2), self.conv.weight, None, self.conv.stride, self.conv.padding).transpose(1, 2)
-        z = z / share.clamp_min(1e-6).unsqueeze(-1)
+        z = z / share.clamp_min(1e-3).unsqueeze(-1)
         return veil(z if self.conv.bias is None else z + self.conv.bias, tokens_mask), tokens_t, tokens_mask, None
 
 
