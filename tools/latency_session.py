@@ -19,8 +19,8 @@ from stream.clock import SessionClock, monotonic
 from stream.protocol import SECOND, Affect, End, Face, Message, ProtocolError, Session, Voice, Words, decode
 
 ROOT = Path(__file__).resolve().parents[1]
-START_LIMIT = 120.0
-"""Real seconds until the session must have begun."""
+START_LIMIT = 600.0
+"""Real seconds until the session must have begun: the engine may have to be compiled first."""
 HANG_LIMIT = 30.0
 """Real seconds without any message after which a session has failed."""
 
