@@ -18,7 +18,7 @@ TOOLS = Path(__file__).parents[1] / "tools"
 sys.path.insert(0, str(TOOLS))
 
 import latency  # noqa: E402
-from latency_figures import STAGES, Event, Truth, closed_by, closings, first_shown, rhythm, samples, spread  # noqa: E402
+from latency_figures import STAGES, Event, Truth, closed_by, closings, first_shown, half_risen, rhythm, samples, spread  # noqa: E402
 
 MS = MILLISECOND
 CLIP = Path(__file__).parents[1] / "stream" / "assets" / "sample.mp4"
@@ -105,6 +105,16 @@ def test_an_event_is_shown_by_the_first_result_that_names_it() -> None:
     found = samples(heard, Truth(events=(event, never, already)))
     assert found["face event to provisional, aware"] == [180, math.inf]
     assert found["face event to provisional, unaware"] == [160, math.inf]  # window 4 closes with the frame of 410
+
+
+def test_a_probability_answers_when_it_has_risen_half_its_way() -> None:
+    event = Event("happy", 150 * MS, 250 * MS, 600 * MS)
+    results: Any = timeline(*((k * 100 + 30, result(k, k * 100 + 29, "neutral")) for k in range(1, 8)))
+    for (_, message), share in zip(results, (0.1, 0.2, 0.3, 0.45, 0.7, 0.6, 0.9), strict=True):
+        message.probabilities["happy"] = share
+    assert half_risen(event, results, final=False) == (430 * MS, 4)  # from 0.1 to 0.7: 0.4
+    assert half_risen(event, results, final=True) == (math.inf, 0)
+    assert half_risen(Event("sad", 150 * MS, 250 * MS, 600 * MS), results, final=False) == (math.inf, 0)
 
 
 def test_words_are_followed_from_their_end_to_results() -> None:

@@ -86,12 +86,11 @@ def samples(heard: Heard, truth: Truth, hop: int = SECOND // 10) -> Samples:
                 found[f"window end to {kind}, aware"].append((at - result.t) / MILLISECOND)
                 found[f"window end to {kind}, unaware"].append((closed[result.window] - result.t) / MILLISECOND)
         for event in truth.events:
-            shown = first_shown(event, results, final)
-            if shown is None:
-                continue
-            at, k = shown
-            found[f"face event to {kind}, aware"].append((at - event.onset) / MILLISECOND)
-            found[f"face event to {kind}, unaware"].append((closed.get(k, math.inf) - event.onset) / MILLISECOND)
+            for name, shown in (("", first_shown(event, results, final)), (" half risen", half_risen(event, results, final))):
+                if shown is not None:
+                    at, k = shown
+                    found[f"face event to {kind}{name}, aware"].append((at - event.onset) / MILLISECOND)
+                    found[f"face event to {kind}{name}, unaware"].append((closed.get(k, math.inf) - event.onset) / MILLISECOND)
     return dict(found)
 
 
@@ -145,6 +144,25 @@ def first_shown(event: Event, results: Sequence[tuple[int, Affect]], final: bool
         elif result.top == event.emotion:
             return at, result.window
     return None if before == event.emotion else (math.inf, 0)
+
+
+LEAST_RISE = 0.1
+"""A probability that rises less than this has not answered to the event."""
+
+
+def half_risen(event: Event, results: Sequence[tuple[int, Affect]], final: bool) -> tuple[float, int]:
+    """When the event emotion's probability passed half its way from before the event to its highest during it, and in which window.
+
+    The reading's counterpart of the event's own instant, half its apex: how fast the model answers, whatever it is most sure of.
+    (inf, 0) when it did not rise.
+    """
+    own = [(at, r.window, r.t, r.probabilities.get(event.emotion, 0.0)) for at, r in results if r.final == final and r.t <= event.end]
+    before = next((share for _, _, t, share in reversed(own) if t <= event.begin), 0.0)
+    during = [(at, k, share) for at, k, t, share in own if t > event.begin]
+    peak = max((share for _, _, share in during), default=0.0)
+    if peak - before < LEAST_RISE:
+        return math.inf, 0
+    return next((at, k) for at, k, share in during if share >= (before + peak) / 2)
 
 
 def _stages(results: Sequence[tuple[int, Affect]], hop: int) -> Iterator[tuple[str, float]]:

@@ -51,6 +51,7 @@ HEADLINES = {
     "window end to final, aware": "end of a window → its final result here",
     "face event to provisional, aware": "**face passes half its apex → first provisional that shows it**",
     "face event to provisional, unaware": "the same, if computing took no time",
+    "face event to provisional half risen, aware": "face passes half its apex → its probability has risen half its way",
     "face event to final, aware": "face passes half its apex → first final that shows it",
     "word to tentative, aware": "word spoken → its first guess here",
     "word to committed, aware": "word spoken → committed here",
