@@ -23,7 +23,8 @@ def shut(x: Tensor, mask: Tensor) -> Tensor:
     """`x` (B, T, ...) with zeros behind `mask` (B, T), whatever stood there, NaN and infinities included."""
     while mask.dim() < x.dim():
         mask = mask.unsqueeze(-1)
-    return torch.where(mask > 0, x, torch.zeros_like(x))
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))  # TensorRT has no `where` in bfloat16; nothing else changes by it.
+    return torch.where(mask > 0, wide, torch.zeros_like(wide)).to(x.dtype)
 
 
 def veil(x: Tensor, mask: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ COMMANDS = {
     "watch": Command("the live view of a session that runs", "stream.watch", "WatchOptions", True, "try"),
     "devices": Command("which cameras and microphones are here", "stream.devices", "DevicesOptions", group="look"),
     "doctor": Command("what works here, what is missing, and what mends it", "stream.doctor", "DoctorOptions", True, "look"),
+    "compile": Command("the engine made ready for this machine, ahead of time", "stream.compile", "CompileOptions", group="look"),
     "hub": Command("one address for everybody", "stream.hub", "HubOptions", True, "parts"),
     "camera": Command("camera or video file to faces", "stream.capture.camera", "CameraOptions", True, "parts"),
     "microphone": Command("microphone or sound file to voice", "stream.capture.microphone", "MicrophoneOptions", True, "parts"),

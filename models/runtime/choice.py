@@ -69,7 +69,7 @@ def _open(name: str, trained: Trained, batch: int, precision: str) -> tuple[Prog
     if name == "eager":
         from models.runtime import program
 
-        return program.Eager(trained), {}
+        return program.Eager(trained, batch), {}
     if reason := compiler(name).missing():
         raise BackendError(reason)
     return load(trained, name, batch, precision)

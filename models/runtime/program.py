@@ -19,16 +19,15 @@ OUTPUTS = ("logits", "affect", "weights")
 
 
 class Eager:
-    """The network as PyTorch computes it, in one thread, one window at a time.
+    """The network as PyTorch computes it, in one thread.
 
     About a fifth of its time goes into page faults unless the process was started with `MALLOC_MMAP_THRESHOLD_` and
     `MALLOC_TRIM_THRESHOLD_` raised (to 268435456, say).
     """
 
-    batch = 1
-
-    def __init__(self, trained: Trained, precision: torch.dtype = torch.float32) -> None:
+    def __init__(self, trained: Trained, batch: int = 1, precision: torch.dtype = torch.float32) -> None:
         torch.set_num_threads(1)
+        self.batch = batch
         self._model = network(trained).to(precision)
         self._precision = precision
 

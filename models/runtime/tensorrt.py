@@ -80,6 +80,25 @@ def convert(trained: Trained, batch: int, precision: str) -> tuple[bytes, dict[s
 
     Raises BuildError where a single operator would stay outside the engine.
     """
+    import torch_tensorrt
+
+    started = time.monotonic()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exported, parts, options = partition(trained, batch, precision)
+        data = checked(torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine)(exported, **options)
+    graphs = [getattr(parts, name).graph for name, _ in parts.named_children()]
+    operators, outside = (sum(node.op == "call_function" and node.target is not operator.getitem for graph in some for node in graph.nodes)
+                          for some in (graphs, [parts.graph]))
+    return bytes(data), {
+        "build_s": round(time.monotonic() - started, 2), "operators": operators, "coverage": operators / (operators + outside)}
+
+
+def partition(trained: Trained, batch: int, precision: str) -> tuple[Any, Any, dict[str, Any]]:
+    """The exported program, the module that TensorRT would split it into, which computes in PyTorch, and the options of the build.
+
+    Raises BuildError where that is more than one engine.
+    """
     import torch
     import torch_tensorrt
 
@@ -88,27 +107,18 @@ def convert(trained: Trained, batch: int, precision: str) -> tuple[bytes, dict[s
 
     if precision not in program.PRECISIONS:
         raise BuildError(f"no precision {precision!r}; there are {', '.join(program.PRECISIONS)}")
-    started = time.monotonic()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     logging.getLogger("torch_tensorrt").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        exported = program.export(trained, batch, precision, device)
-        inputs = [torch.from_numpy(array).to(device) for array in program.probe(trained, batch)]
-        options: dict[str, Any] = {
-            "arg_inputs": inputs, "require_full_compilation": True, "min_block_size": 1, "decompose_attention": True,
-            "disable_tf32": precision == "fp32",
-        }
-        parts = checked(torch_tensorrt.dynamo.compile)(exported, dryrun=True, **options)
-        names = [name for name, _ in parts.named_children()]
-        inside = [name for name in names if name.startswith("_run_on_acc")]
-        if len(inside) != 1 or len(names) != 1:
-            raise BuildError(f"TensorRT takes {trained.model} in {precision} in pieces ({', '.join(names)}), not as one engine")
-        data = checked(torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine)(exported, **options)
-    operators, outside = (sum(node.op == "call_function" and node.target is not operator.getitem for node in graph.nodes)
-                          for graph in (getattr(parts, inside[0]).graph, parts.graph))
-    return bytes(data), {
-        "build_s": round(time.monotonic() - started, 2), "operators": operators, "coverage": operators / (operators + outside)}
+    exported = program.export(trained, batch, precision, device)
+    options: dict[str, Any] = {
+        "arg_inputs": [torch.from_numpy(array).to(device) for array in program.probe(trained, batch)], "require_full_compilation": True,
+        "min_block_size": 1, "decompose_attention": True, "disable_tf32": precision == "fp32",
+    }
+    parts = checked(torch_tensorrt.dynamo.compile)(exported, dryrun=True, **options)
+    names = [name for name, _ in parts.named_children()]
+    if len(names) != 1 or not names[0].startswith("_run_on_acc"):
+        raise BuildError(f"TensorRT takes {trained.model} in {precision} in pieces ({', '.join(names)}), not as one engine")
+    return exported, parts, options
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
