@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from models.registry import MODELS
 from models.runtime import build, cache, onnx, program, tensorrt, trained
 from models.weights import WeightsError
 from models.window import Sequence, Window, WindowSpec
+from stream import compile
 
 SPEC = WindowSpec(text=ROWS[0], voice=ROWS[1], face=ROWS[2])
 SHALLOW = {"mea": {"psa_layers": 2, "hca_layers": 1}, "ucrn": {"urm_layers": 1, "crm_layers": 1}, "mult": {"layers": 1}}
@@ -156,6 +158,13 @@ def test_the_key_covers_all_code_that_makes_the_network() -> None:
     assert before == cache.source() and len(before) == 16
     seen = {file.name for file in cache.files()}
     assert {"program.py", "registry.py", "mea.py", "layers.py", "facefront.py", "voice.py", "onnx.py"} <= seen
+
+
+def test_compile_says_what_it_made(late: Path, builds: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert compile.run(compile.CompileOptions(model=str(late), backend="onnx", batch=(1, 1))) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2 and builds == ["onnx", "onnx"] and not engine.cold(late, "onnx")
+    assert re.search(r"late\.safetensors on onnx in fp32, batch 1: \d+\.\d MB, built in .* 100% of the network in \d+ operators", said[0])
 
 
 @no_gpu
