@@ -20,6 +20,7 @@ from stream.protocol import SECOND
 SILENT = 1.5
 """Seconds without anything after which a browser counts as gone."""
 WAITING = "waits for a browser: open the page and let it use your {}"
+SLOW = "nothing comes from the browser's {} just now"
 
 _decoder = msgspec.msgpack.Decoder(Given)
 
@@ -90,7 +91,7 @@ class _Listener:
                         self._given_at, self._reason = 0, given.reason
                         self._forget()
                     else:
-                        self._given_at, self._reason, self.uncertainty = monotonic(), "", given.uncertainty
+                        self._given_at, self._reason, self.uncertainty = monotonic(), SLOW.format(self.WORKER), given.uncertainty
                         self._take(given, frames[2])
                     self._condition.notify_all()
         finally:

@@ -16,14 +16,14 @@ const FACES = {
 
 let colours = {};
 
-/** Colours of the present theme: each emotion, and `ink`, `quiet`, `line`, `card`. */
+/** Colours of the present theme: each emotion, and `ink`, `quiet`, `line`, `card`, `well`. */
 export function palette() {
   return colours;
 }
 
 export function readPalette() {
   const style = getComputedStyle(document.documentElement);
-  colours = Object.fromEntries([...EMOTIONS, "ink", "quiet", "line", "card", "ground"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+  colours = Object.fromEntries([...EMOTIONS, "ink", "quiet", "line", "card", "well"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
 }
 
 /** A face's measures, blended by probability; sharpened, so that the face says what the reading says. */
@@ -39,8 +39,26 @@ export function faceOf(emotion) {
 
 const SVG = "http://www.w3.org/2000/svg";
 
+/** The lines of a face in a box of 100 × 100, as SVG paths: two brows, nose, mouth; and how far the lids are open. */
+function lines([curve, open, slope, lift, lids, wrinkle]) {
+  const browY = 30 - 6 * lift;
+  const half = 17 - 5 * open;
+  const y = 70 - 3 * curve;
+  const bend = 13 * curve;
+  return {
+    brows: [
+      `M24 ${browY - 5 * slope} Q33 ${browY - 3} 41 ${browY + 5 * slope}`,
+      `M76 ${browY - 5 * slope} Q67 ${browY - 3} 59 ${browY + 5 * slope}`,
+    ],
+    nose: `M44 ${56 - 3 * wrinkle} q3 -3 6 0 q3 -3 6 0`,
+    mouth: `M${50 - half} ${y} Q50 ${y + bend - 9 * open} ${50 + half} ${y} Q50 ${y + bend + 17 * open} ${50 - half} ${y} Z`,
+    lids: Math.max(1.2, 5 * lids),
+    wrinkle,
+  };
+}
+
 /** Draws a face into an <svg viewBox="0 0 100 100">; the same elements are moved from then on. */
-export function drawFace(svg, [curve, open, slope, lift, lids, wrinkle], colour) {
+export function drawFace(svg, measures, colour) {
   if (!svg.firstChild) {
     for (const [tag, name] of [["circle", "head"], ["path", "brow"], ["path", "brow"], ["ellipse", "eye"], ["ellipse", "eye"], ["path", "nose"], ["path", "mouth"]]) {
       const part = document.createElementNS(SVG, tag);
@@ -52,19 +70,45 @@ export function drawFace(svg, [curve, open, slope, lift, lids, wrinkle], colour)
   }
   const [head, leftBrow, rightBrow, leftEye, rightEye, nose, mouth] = svg.children;
   head.style.stroke = head.style.fill = colour;
-  const browY = 30 - 6 * lift;
-  leftBrow.setAttribute("d", `M24 ${browY - 5 * slope} Q33 ${browY - 3} 41 ${browY + 5 * slope}`);
-  rightBrow.setAttribute("d", `M76 ${browY - 5 * slope} Q67 ${browY - 3} 59 ${browY + 5 * slope}`);
+  const face = lines(measures);
+  leftBrow.setAttribute("d", face.brows[0]);
+  rightBrow.setAttribute("d", face.brows[1]);
   for (const [eye, x] of [[leftEye, 33], [rightEye, 67]]) {
     eye.setAttribute("cx", x);
     eye.setAttribute("cy", 43);
     eye.setAttribute("rx", 4.4);
-    eye.setAttribute("ry", Math.max(1.2, 5 * lids));
+    eye.setAttribute("ry", face.lids);
   }
-  nose.setAttribute("d", `M44 ${56 - 3 * wrinkle} q3 -3 6 0 q3 -3 6 0`);
-  nose.style.opacity = wrinkle;
-  const half = 17 - 5 * open;
-  const y = 70 - 3 * curve;
-  const bend = 13 * curve;
-  mouth.setAttribute("d", `M${50 - half} ${y} Q50 ${y + bend - 9 * open} ${50 + half} ${y} Q50 ${y + bend + 17 * open} ${50 - half} ${y} Z`);
+  nose.setAttribute("d", face.nose);
+  nose.style.opacity = face.wrinkle;
+  mouth.setAttribute("d", face.mouth);
+}
+
+/** The face of an emotion on a canvas, `size` pixels wide around (x, y). */
+export function stampFace(context, emotion, x, y, size) {
+  const face = lines(FACES[emotion]);
+  context.save();
+  context.translate(x - size / 2, y - size / 2);
+  context.scale(size / 100, size / 100);
+  context.strokeStyle = context.fillStyle = colours[emotion];
+  context.lineWidth = 8;
+  context.beginPath();
+  context.arc(50, 50, 45, 0, 2 * Math.PI);
+  context.stroke();
+  context.globalAlpha = 0.2;
+  context.fill();
+  context.globalAlpha = 1;
+  context.strokeStyle = context.fillStyle = colours.ink;
+  context.lineWidth = 6;
+  context.lineCap = "round";
+  for (const brow of face.brows) context.stroke(new Path2D(brow));
+  const mouth = new Path2D(face.mouth);
+  context.stroke(mouth);
+  context.fill(mouth);
+  for (const eye of [33, 67]) {
+    context.beginPath();
+    context.ellipse(eye, 43, 5, face.lids, 0, 0, 2 * Math.PI);
+    context.fill();
+  }
+  context.restore();
 }

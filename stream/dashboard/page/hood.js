@@ -89,6 +89,7 @@ export class Hood {
     if (!streams) return;
     const face = latency.face.p50 ?? latency.voice.p50;
     put(document.getElementById("hood-line"), engine ? `${engine.model} · ${engine.backend}${face === null ? "" : ` · ${Math.round(face)} ms from the world to the reading`}` : "");
+    put(document.getElementById("facts"), session ? facts(session, latency) : "");
     if (!this.hood.open) return;
     const body = document.getElementById("streams");
     const lines = Object.keys(streams).filter((name) => streams[name].declared).map((name) => {
@@ -156,6 +157,13 @@ export class Hood {
   }
 }
 
+function facts(session, latency) {
+  const parts = [`Each reading is made of the last ${session.window / 1000} seconds, ${Math.round(1000 / session.hop)} times a second.`];
+  if (latency.window.p50 !== null) parts.push(`A first one is here ${milliseconds(latency.window.p50)} after its moment`);
+  if (latency.final.p50 !== null) parts.push(`and settles after ${milliseconds(latency.final.p50)}, when the words are in.`);
+  return parts.join(" ");
+}
+
 function legend(names, spans) {
   const list = document.createElement("ul");
   list.className = "legend";
@@ -163,7 +171,7 @@ function legend(names, spans) {
     if (spans?.[k] === undefined) return;
     const item = document.createElement("li");
     item.dataset.stage = k;
-    item.textContent = `${name} ${Math.round(spans[k])}`;
+    item.textContent = `${name} ${Math.round(Math.max(0, spans[k]))}`;
     list.append(item);
   });
   return list;

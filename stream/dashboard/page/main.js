@@ -1,6 +1,6 @@
 // The page: takes what the server tells, keeps the last minute, and draws it calmly, ten times a second at most.
 
-import { EMOTIONS, readPalette } from "./emotions.js";
+import { readPalette } from "./emotions.js";
 import { Feelings } from "./feelings.js";
 import { Giver } from "./giver.js";
 import { Hood, put } from "./hood.js";
@@ -101,7 +101,7 @@ function draw() {
   plane.show(shown, now);
   words.show(shown, past?.t ?? null);
   hood.weights(now);
-  picture.tint(now?.top >= 0 ? EMOTIONS[now.top] : null);
+  picture.tint(standing);
 }
 
 function showState() {

@@ -75,7 +75,7 @@ export class Picture {
     }
     const seen = this.own || !this.preview.hidden;
     this.empty.hidden = seen;
-    const about = this.own ? "this browser’s camera" : source ? source.replace(/^file:.*[\\/]/, "file ") : "no camera in this session";
+    const about = this.own ? "this browser’s camera" : source ? source.replace(/^file:(.*[\\/])?/, "file ") : "no camera in this session";
     const text = missing ? `${about}: ${missing}` : about;
     if (this.caption.textContent !== text) this.caption.textContent = text;
   }

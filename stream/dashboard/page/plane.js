@@ -16,7 +16,8 @@ export class Plane {
     const { context, width, height } = fit(this.canvas);
     const colours = palette();
     const margin = 26;
-    const [halfX, halfY] = [width / 2 - margin, height / 2 - margin];
+    const halfY = height / 2 - margin;
+    const halfX = Math.min(width / 2 - margin, 1.5 * halfY);
     const x = (v) => width / 2 + v * halfX;
     const y = (a) => height / 2 - a * halfY;
     context.strokeStyle = colours.line;

@@ -1,9 +1,11 @@
 // The last minute as one band of seven shares. What is settled is full, what is provisional pale; where nothing is known there is a gap.
 
-import { EMOTIONS, palette } from "./emotions.js";
+import { EMOTIONS, palette, stampFace } from "./emotions.js";
 import { SPAN } from "./minute.js";
 
-const LONG_ENOUGH = 1500; // ms that an emotion leads before it is named in the band
+const LANE = 28; // pixels above the band, where whoever leads is named
+const FACE = 20;
+const [SETTLED, PROVISIONAL] = [0.85, 0.4];
 const BREAK = 600; // readings further apart than this are not joined
 
 /** Sizes a canvas to its box at the screen's density; returns its context and size in CSS pixels. */
@@ -56,13 +58,20 @@ export class Timeline {
     this.end = end;
     const x = (t) => width * (1 - (end - t) / SPAN);
     const settled = minute.final?.t ?? -Infinity;
+    context.fillStyle = palette().well;
+    context.beginPath();
+    context.roundRect(0, LANE, width, height - LANE, 8);
+    context.fill();
+    context.save();
+    context.clip();
     for (const run of runs(readings)) this.band(context, run, x, height, settled);
+    context.restore();
     if (settled > end - SPAN && settled < end) {
       context.setLineDash([2, 4]);
       this.line(context, x(settled), height, palette().quiet);
       context.setLineDash([]);
     }
-    this.names(context, readings, x, height);
+    this.names(context, readings, x);
     if (chosen !== null) this.line(context, x(chosen), height, palette().ink, 2);
     const text = this.describe(minute, chosen);
     if (this.slider.getAttribute("aria-valuetext") !== text) this.slider.setAttribute("aria-valuetext", text);
@@ -73,12 +82,12 @@ export class Timeline {
     const edges = [];
     let low = run.map(() => height);
     for (let k = 0; k < EMOTIONS.length; k++) {
-      const high = run.map((one, i) => low[i] - one.p[k] * height);
+      const high = run.map((one, i) => low[i] - one.p[k] * (height - LANE));
       edges.push([low, high]);
       low = high;
     }
     const cut = run.findIndex((one) => one.t > settled);
-    const parts = cut < 0 ? [[0, run.length, 1]] : [[0, cut + 1, 1], [Math.max(0, cut), run.length, 0.45]];
+    const parts = cut < 0 ? [[0, run.length, SETTLED]] : [[0, cut + 1, SETTLED], [Math.max(0, cut), run.length, PROVISIONAL]];
     edges.forEach(([bottom, top], k) => {
       context.fillStyle = colours[EMOTIONS[k]];
       for (const [from, to, alpha] of parts) {
@@ -102,22 +111,23 @@ export class Timeline {
     context.stroke();
   }
 
-  /** The name of whoever leads for a while, on a small plate: nobody needs the colours. */
-  names(context, readings, x, height) {
-    context.font = "600 12px system-ui, sans-serif";
+  /** Face and name of whoever leads for a while, above the band: nobody needs the colours. */
+  names(context, readings, x) {
+    context.font = "12px system-ui, sans-serif";
     context.textBaseline = "middle";
-    context.textAlign = "center";
+    context.textAlign = "left";
     for (const { top, from, to } of leads(readings)) {
       const name = EMOTIONS[top];
-      const size = context.measureText(name).width + 12;
-      if (to - from < LONG_ENOUGH || x(to) - x(from) < size + 4) continue;
-      const middle = (x(from) + x(to)) / 2;
-      context.fillStyle = palette().card;
-      context.beginPath();
-      context.roundRect(middle - size / 2, height / 2 - 10, size, 20, 10);
-      context.fill();
+      const room = x(to) - x(from);
+      context.fillStyle = palette()[name];
+      context.fillRect(x(from), LANE - 4, Math.max(1, room - 1), 3);
+      if (room < FACE) continue;
+      const written = context.measureText(name).width;
+      const wide = room >= FACE + 6 + written;
+      const left = wide ? (x(from) + x(to) - FACE - 4 - written) / 2 : (x(from) + x(to) - FACE) / 2;
+      stampFace(context, name, left + FACE / 2, FACE / 2 + 1, FACE);
       context.fillStyle = palette().ink;
-      context.fillText(name, middle, height / 2 + 0.5);
+      if (wide) context.fillText(name, left + FACE + 4, FACE / 2 + 1.5);
     }
   }
 
