@@ -120,7 +120,8 @@ def _stream(state: State, name: str, now: int | None) -> dict[str, Any]:
 
 
 def _face(state: State) -> dict[str, Any] | None:
-    face = state.face if state.flows["face"].present else None
+    flow = state.flows["face"]
+    face = state.face if flow.present and state.now - flow.heard < SECOND else None
     if face is None:
         return None
     return {"box": [round(edge, 4) for edge in face.box], "quality": round(face.quality, 2), "track": face.track}

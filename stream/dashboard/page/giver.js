@@ -7,6 +7,9 @@ const FULL = 300_000; // bytes on their way: newer pictures wait
 const AGAIN = [300, 700, 1500, 3000];
 const PICTURE = 1;
 const SOUND = 2;
+const VIDEO = { width: { ideal: WIDTH }, height: { ideal: 480 }, frameRate: { ideal: 30 }, facingMode: "user" };
+const AUDIO = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+const STUCK = 3000; // ms without a picture of a camera that is on
 const WHY = {
   NotAllowedError: "The browser was told not to give it. Allow it in the address bar, then try again.",
   NotFoundError: "There is none on this device.",
@@ -27,9 +30,12 @@ export class Giver {
     this.sent = 0;
     this.times = [];
     this.attempt = 0;
+    this.wish = 0;
+    this.acquiring = false;
+    this.pictureAt = 0;
     document.addEventListener("visibilitychange", () => this.seen());
     navigator.mediaDevices?.addEventListener("devicechange", () => this.plugged());
-    setInterval(() => this.giving && this.probe(), 2000);
+    setInterval(() => this.giving && this.tend(), 2000);
   }
 
   get giving() {
@@ -76,32 +82,39 @@ export class Giver {
     this.acquire();
   }
 
-  /** Gets what is wanted and not here yet. */
+  /** Gets what is wanted and not here yet; one request at a time, and again if the wish changed meanwhile. */
   async acquire() {
-    const ask = {};
-    if (this.wanted.camera && !this.off.camera && !this.tracks.camera) {
-      ask.video = { width: { ideal: WIDTH }, height: { ideal: 480 }, frameRate: { ideal: 30 }, facingMode: "user" };
+    this.wish += 1;
+    if (this.acquiring) return;
+    this.acquiring = true;
+    for (let wish = 0; wish !== this.wish;) {
+      wish = this.wish;
+      const ask = {};
+      if (this.lacks("camera")) ask.video = VIDEO;
+      if (this.lacks("microphone")) ask.audio = AUDIO;
+      if (!ask.video && !ask.audio) continue;
+      try {
+        await this.get(ask);
+      } catch (error) {
+        // Where both fail, one alone may be had.
+        const each = ask.video && ask.audio && error.name !== "NotAllowedError" ? [{ video: VIDEO }, { audio: AUDIO }] : [];
+        if (!each.length) this.failed(ask, error);
+        for (const one of each) await this.get(one).catch((again) => this.failed(one, again));
+      }
     }
-    if (this.wanted.microphone && !this.off.microphone && !this.tracks.microphone) {
-      ask.audio = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false };
-    }
-    if (!ask.video && !ask.audio) return;
-    try {
-      await this.get(ask);
-    } catch (error) {
-      // Where both fail, one alone may be had.
-      const each = ask.video && ask.audio && error.name !== "NotAllowedError" ? [{ video: ask.video }, { audio: ask.audio }] : [];
-      if (!each.length) this.failed(ask, error);
-      for (const one of each) await this.get(one).catch((again) => this.failed(one, again));
-    }
+    this.acquiring = false;
     this.on.changed();
+  }
+
+  lacks(what) {
+    return this.wanted[what] && !this.off[what] && !this.tracks[what];
   }
 
   async get(ask) {
     const stream = await navigator.mediaDevices.getUserMedia(ask);
     for (const track of stream.getTracks()) {
       const what = track.kind === "video" ? "camera" : "microphone";
-      if (!this.wanted[what] || this.off[what]) {
+      if (!this.lacks(what)) {
         track.stop();
         continue;
       }
@@ -131,11 +144,11 @@ export class Giver {
   }
 
   plugged() {
-    if (this.giving && ((this.wanted.camera && !this.tracks.camera) || (this.wanted.microphone && !this.tracks.microphone))) this.acquire();
+    if (this.giving) this.acquire();
   }
 
   seen() {
-    if (!this.wanted.camera || !this.tracks.camera) return;
+    if (!this.wanted.camera) return;
     if (document.hidden) this.say({ type: "away", what: "camera", reason: "hidden" });
     this.on.changed();
   }
@@ -188,6 +201,13 @@ export class Giver {
     }
   }
 
+  tend() {
+    this.probe();
+    const track = this.tracks.camera;
+    if (track && !document.hidden && performance.now() - this.pictureAt > STUCK) this.watch(track);
+    if (!this.acquiring && ["camera", "microphone"].some((what) => this.lacks(what) && !this.trouble[what])) this.acquire();
+  }
+
   probe() {
     this.say({ type: "probe", sent: performance.now() });
   }
@@ -222,6 +242,9 @@ export class Giver {
   watch(track) {
     const stream = new MediaStream([track]);
     this.on.picture(stream);
+    const watching = (this.watching = {});
+    const mine = () => this.tracks.camera === track && this.watching === watching;
+    this.pictureAt = performance.now();
     const video = document.getElementById("video");
     video.play().catch(() => {});
     const canvas = new OffscreenCanvas(WIDTH, 480);
@@ -239,22 +262,23 @@ export class Giver {
         if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
         context.drawImage(video, 0, 0, width, height);
         const jpeg = await (await canvas.convertToBlob({ type: "image/jpeg", quality: QUALITY })).arrayBuffer();
-        if (this.tracks.camera !== track) return;
+        if (!mine()) return;
         this.send(PICTURE, this.sent++, taken, 0, jpeg);
-        this.times.push(performance.now());
+        this.pictureAt = performance.now();
+        this.times.push(this.pictureAt);
       } finally {
         busy = false;
       }
     };
     if (video.requestVideoFrameCallback) {
       const next = (now, about) => {
-        if (this.tracks.camera !== track) return;
+        if (!mine()) return;
         take(about.captureTime ?? now);
         video.requestVideoFrameCallback(next);
       };
       video.requestVideoFrameCallback(next);
     } else {
-      const timer = setInterval(() => (this.tracks.camera === track ? take(performance.now()) : clearInterval(timer)), 33);
+      const timer = setInterval(() => (mine() ? take(performance.now()) : clearInterval(timer)), 33);
     }
   }
 
