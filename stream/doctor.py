@@ -9,9 +9,7 @@ import json
 import os
 import platform
 import re
-import shutil
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -30,8 +28,8 @@ from stream.client import Client, ClientError
 ROOT = Path(__file__).parents[1]
 CLIP = Path(__file__).parent / "assets" / "sample.mp4"
 PACKAGES = (
-    "torch", "mediapipe", "opencv-contrib-python", "numpy", "protobuf", "onnx", "onnxruntime", "faster-whisper", "pocketsphinx",
-    "sounddevice", "soundfile", "av", "pyzmq", "msgspec", "safetensors", "psutil", "rich", "tyro",
+    "torch", "mediapipe", "opencv-contrib-python", "numpy", "protobuf", "onnx", "onnxscript", "onnxruntime", "faster-whisper",
+    "pocketsphinx", "sounddevice", "soundfile", "av", "pyzmq", "msgspec", "safetensors", "psutil", "rich", "tyro",
 )  # fmt: skip
 LIBRARIES = {
     "libportaudio.so.2": "libportaudio2", "libGL.so.1": "libgl1", "libEGL.so.1": "libegl1", "libGLESv2.so.2": "libgles2",
@@ -188,21 +186,18 @@ def hub_cache() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
 
 
-def gpu() -> Check:
-    """Whether torch can use a GPU, and whether TensorRT is there. In a process of its own: drivers can crash."""
-    compiler = next((name for name in ("torch_tensorrt", "tensorrt_rtx", "tensorrt") if importlib.util.find_spec(name)), None)
-    also = f"; {compiler} is installed" if compiler else ""
-    if shutil.which("nvidia-smi") is None and not Path("/dev/nvidia0").exists():
-        return Check("GPU", "ok", f"no NVIDIA GPU: the processor does it all, which is enough{also}")
-    code = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
+def engine() -> Check:
+    """What would compute the fusion model here, why, and whether it is compiled already."""
+    from models import engine
+    from models.runtime import choice, tensorrt
+
+    backend = choice.compiled() or "eager"
+    where = f"on {tensorrt.gpu()}" if backend == "tensorrt" else f"on the processor ({tensorrt.missing()})"
     try:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    except subprocess.TimeoutExpired:
-        return Check("GPU", "warn", "asking torch for the GPU took more than a minute", "nvidia-smi")
-    if done.returncode == 0 and done.stdout.strip():
-        return Check("GPU", "ok", f"{done.stdout.strip()} is here and not needed{also}")
-    why = (done.stderr.strip().splitlines() or ["this torch was built without CUDA, or the driver is too old"])[-1]
-    return Check("GPU", "ok", f"a GPU is here but torch does not use it ({why}): the processor does it all{also}")
+        ready = "to be compiled at the first start, once (`affect compile` does it now)" if engine.cold() else "compiled"
+    except weights.WeightsError:
+        ready = "without weights to compile"
+    return Check("engine", "ok", f"{backend} {where}, {ready if backend != 'eager' else 'slower than compiled'}")
 
 
 def trained() -> Iterator[Check]:
@@ -276,7 +271,7 @@ def licences() -> dict[str, list[str]]:
 def examine(connection: Connection) -> list[Check]:
     """All checks. One that fails in an unforeseen way is a finding, not the end."""
     single: list[Callable[[], Check]] = [
-        python, packages, libraries, face_tracker, camera, microphone, clip, pocketsphinx, whisper, gpu, lambda: ports(connection.hub),
+        python, packages, libraries, face_tracker, camera, microphone, clip, pocketsphinx, whisper, engine, lambda: ports(connection.hub),
     ]  # fmt: skip
     found = []
     for look in single:

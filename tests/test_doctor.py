@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from models import engine
+from models.runtime import onnx, tensorrt
 from stream import demo, devices, doctor
 from stream.bus import Connection
 from stream.doctor import Check
@@ -165,7 +167,7 @@ def test_every_check_answers_here_and_a_broken_one_is_a_finding(monkeypatch: pyt
     def broken() -> Check:
         raise RuntimeError("driver on fire")
 
-    monkeypatch.setattr(doctor, "gpu", broken)
+    monkeypatch.setattr(doctor, "engine", broken)
     found = doctor.examine(Connection("tcp://127.0.0.1:65000"))
     names = [check.name for check in found]
     expected = {"python", "packages", "libraries", "face tracker", "camera", "microphone", "built-in clip", "whisper", "ports"}
@@ -175,6 +177,16 @@ def test_every_check_answers_here_and_a_broken_one_is_a_finding(monkeypatch: pyt
     out = io.StringIO()
     Console(file=out, width=60).print(doctor.report(found, False, {"face": ["FER+: unclear"]}))
     assert max(map(len, out.getvalue().splitlines())) <= 60
+
+
+def test_what_computes_and_whether_it_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt, "missing", lambda: "no NVIDIA GPU here")
+    monkeypatch.setattr(engine, "cold", lambda: True)
+    assert doctor.engine().detail.startswith("onnx on the processor (no NVIDIA GPU here), to be compiled at the first start")
+    monkeypatch.setattr(engine, "cold", lambda: False)
+    assert doctor.engine().detail == "onnx on the processor (no NVIDIA GPU here), compiled"
+    monkeypatch.setattr(onnx, "missing", lambda: "onnxruntime not installed")
+    assert doctor.engine().detail == "eager on the processor (no NVIDIA GPU here), slower than compiled"
 
 
 @pytest.mark.usefixtures("some_devices")
