@@ -1,0 +1,31 @@
+"""The page of results says what was measured, and what was not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from models.report import TITLES, write
+
+
+def run(fold: int, seed: int, accuracy: float) -> dict[str, object]:
+    return {"fold": fold, "seed": seed, "seconds": 1.0, "valid": {"accuracy": accuracy + 0.1}, "test": {"accuracy": accuracy}}
+
+
+def test_the_page_gives_mean_spread_and_what_is_missing(tmp_path: Path) -> None:
+    chosen = {"setting": 0, "is": {"rate": 0.002, "set": ["dropout=0.3"]}, "tried": [0.5], "by": "cross_entropy"}
+    late = {"chosen": chosen, "parameters": 12345, "latency_ms": 1.5, "runs": [run(0, 0, 0.5), run(1, 0, 0.7)]}
+    curve = {
+        "figure": "accuracy", "whole": 0.6, "missing": {"voice": 0.4}, "noise": {"voice": [[0.5, 0.55]]}, "drop": {"voice": [[0.5, 0.52]]},
+        "delay": {"voice": [[1.0, 0.31]]},
+    }  # fmt: skip
+    study = {"data": "ravdess-av", "figure": "accuracy", "seeds": [0], "folds": [0, 1, 2], "models": {
+        "late": {**late, "robustness": [curve]}, "mea": {"chosen": chosen, "runs": []}}}  # fmt: skip
+    results = json.loads(json.dumps({"ravdess-av": study}))
+    write(results, tmp_path / "RESULTS.md")
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert "| late | 60.0 ± 14.1 | 50.0 to 70.0 | 70.0 ± 14.1 | 2 of 3 | 12,345 | 1.5 | rate 0.002, set dropout=0.3 |" in page
+    assert "| mea | not measured yet | | | 0 of 3 |" in page and "Missing: msaf, ucrn, iaca, mult." in page
+    assert "| late | 50.0 | 70.0 |  |" in page  # by fold
+    assert "| late | 60.0 | 40.0 | 55.0 | 52.0 | 31.0 |" in page  # disturbed
+    assert page.count("Not measured yet.") == len(TITLES) - 1
