@@ -33,6 +33,10 @@ class Examples:
     values_weight: Floats
     group: npt.NDArray[np.str_]
     id: npt.NDArray[np.str_]
+    steps: Floats | None = None
+    """Values (N, L, k) at L steps of equal length through the window, where the corpus has them."""
+    steps_weight: Floats | None = None
+    """(N, L), 0 where a step has no label."""
 
     @classmethod
     def of_classes(cls, window: Window, label: Rows, count: int, group: Rows, id: Rows) -> Examples:
@@ -53,8 +57,8 @@ class Examples:
     def take(self, rows: Rows) -> Examples:
         """Those of indices or of a truth value each."""
         window = Window(*(Sequence(*(part[rows] for part in sequence)) for sequence in self.window))
-        rest = (getattr(self, name)[rows] for name in ("classes", "class_weight", "values", "values_weight", "group", "id"))
-        return Examples(window, *rest)
+        rest = {name: part for name, part in vars(self).items() if name != "window" and part is not None}
+        return Examples(window, **{name: part[rows] for name, part in rest.items()})
 
     @property
     def dims(self) -> tuple[int, int, int]:

@@ -89,8 +89,9 @@ class Task:
 def batch(examples: Examples, window: Window | None = None) -> Batch:
     """Examples as tensors, with another window in the place of theirs where one is given."""
     inputs = [torch.from_numpy(np.ascontiguousarray(part)) for sequence in window or examples.window for part in sequence]
-    parts = (examples.classes, examples.class_weight, examples.values, examples.values_weight)
-    return Batch(inputs, Targets(*(torch.from_numpy(part) for part in parts)))
+    names = {"classes": "classes", "class_weight": "class_weight", "values": "affect", "values_weight": "affect_weight"}
+    names |= {name: name for name in ("steps", "steps_weight") if getattr(examples, name) is not None}
+    return Batch(inputs, Targets(**{theirs: torch.from_numpy(getattr(examples, ours)) for ours, theirs in names.items()}))
 
 
 def deviation(sequence: Sequence, marks: int = 0) -> Floats:

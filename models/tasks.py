@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from models import metrics
-from models.datasets import iemocap, mosei, mosi, mosi_utterance, ravdess_faces
+from models.datasets import affwild2, iemocap, mosei, mosi, mosi_utterance, ravdess_faces
 from models.examples import Examples, Floats
 from models.task import Answers, Disturb, Task, deviation, some_absent
 from models.window import Window
@@ -50,6 +50,22 @@ def iemocap_four(fold: int, seed: int) -> Task:
         return by_class(said, true) | metrics.emotions_each(said.probabilities, true.classes, iemocap.EMOTIONS)
 
     return Task("iemocap", parts["train"], parts["valid"], parts["test"], measure, "cross_entropy")
+
+
+def aff_wild2(fold: int, seed: int) -> Task:
+    """Valence and arousal, also step by step. The official test labels are not public: the validation set tests, a fifth of the training
+    videos, drawn by seed, chooses."""
+    _only_fold("aff-wild2", fold)
+    videos = affwild2.load()
+    names = np.random.default_rng([seed, 2]).permutation(sorted(video.name for video in videos if video.split == "train"))
+    chooses = set(names[: max(len(names) // 5, 1)])
+    train = affwild2.windows([video for video in videos if video.split == "train" and video.name not in chooses])
+    valid = affwild2.windows([video for video in videos if video.name in chooses])
+    test = affwild2.windows([video for video in videos if video.split == "valid"])
+    return Task(
+        "aff-wild2", train, valid, test, lambda said, true: metrics.affect(said.values, true.values), "ccc", rising=True, timed=True,
+        disturb=absent_at_random(), settings={"strides": (1, 8, 8)}, loss={"values": "ccc"},
+    )  # fmt: skip
 
 
 def mosi_by_utterance(words: bool) -> Builder:
@@ -131,4 +147,5 @@ TASKS: dict[str, Builder] = {
     "mosi": standard(mosi.load, "mosi"),
     "mosei": standard(mosei.load, "mosei"),
     "iemocap": iemocap_four,
+    "aff-wild2": aff_wild2,
 }

@@ -208,3 +208,37 @@ def test_rows_without_times_are_spread_and_padding_goes_behind() -> None:
 def test_a_batch_carries_all_targets() -> None:
     one = batch(windows(5, 0))
     assert len(one.inputs) == 9 and one.targets.classes.shape == (5, 3) and one.targets.affect.shape == (5, 1)
+
+
+def test_aff_wild2_is_told_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFFECT_DATA", str(tmp_path))
+    root = tmp_path / "data" / "aff-wild2"
+    draw = np.random.default_rng(0)
+    (root / "features").mkdir(parents=True)
+    for split, names in {"Train_Set": "abcdef", "Validation_Set": "xy"}.items():
+        folder = root / "VA_Estimation_Challenge" / split
+        folder.mkdir(parents=True)
+        for name in names:
+            affect = np.repeat(draw.uniform(-0.9, 0.9, (20, 2)), 15, 0).round(3)  # half a second each, 10 s
+            affect[60:90] = -5
+            (folder / f"{name}.txt").write_text("valence,arousal\n" + "".join(f"{v},{a}\n" for v, a in affect))
+            t = np.arange(500) / 50
+            voice = np.concatenate([affect[np.minimum((t * 30).astype(int), 299)], draw.normal(size=(500, 3))], 1)
+            np.savez(root / "features" / f"{name}.npz", voice=voice, voice_t=t, face=draw.normal(size=(300, 4)), face_t=np.arange(300) / 30)
+    with pytest.raises(ValueError, match="one official split"):
+        tasks.build("aff-wild2", fold=1)
+    task = tasks.build("aff-wild2")
+    assert {video for part in (task.train, task.valid) for video in part.group} == set("abcdef") and set(task.test.group) == set("xy")
+    first = task.test.take(np.arange(1))  # the first 4 s of a video; frames 60 to 89 (steps 8 to 11) are not known
+    assert first.steps is not None and first.steps_weight is not None and first.steps.shape == (1, 16, 2)
+    assert first.steps_weight[0].tolist() == [1] * 8 + [0] * 4 + [1] * 4
+    assert np.allclose(first.values[0], first.steps[0, -1], atol=1e-6) and not first.steps[0, 8:12].any()
+    assert first.window.voice.mask.sum() >= 199 and first.window.face.t.min() > -4
+    training = Training(model="iaca", data="aff-wild2", epochs=3, batch=8, out=tmp_path / "run", set=("d=8", "heads=2"))
+    figures = training.run(task, quiet=True)
+    assert -1 <= figures["valid"]["ccc"] <= 1
+    assert "steps" in json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+    (root / "features" / "x.npz").unlink()
+    (root / "features" / "y.npz").unlink()
+    with pytest.raises(FileNotFoundError, match="features of none of 2 videos"):
+        tasks.build("aff-wild2")

@@ -69,8 +69,8 @@ STUDIES = {
         "mosi-utterance-words", "accuracy", (0, 1, 2, 3, 4), grid=RATES, plan=MOSI, sizes=MOSI_SIZES, version=2,
     ),
     "mosi-utterance": Study(
-        "mosi-utterance", "accuracy", (0, 1, 2, 3, 4), grid=RATES, plan=MOSI, sizes=MOSI_SIZES, chosen_in="mosi-utterance-words", robust=True,
-        version=2,
+        "mosi-utterance", "accuracy", (0, 1, 2, 3, 4), grid=RATES, plan=MOSI, sizes=MOSI_SIZES, version=2,
+        chosen_in="mosi-utterance-words", robust=True,
     ),
     "ravdess-24": Study("ravdess-24", "accuracy", (0,), tuple(range(6)), grid=ONE, plan=RAVDESS, sizes=SMALL),
     "ravdess-av": Study("ravdess-av", "accuracy", (0,), tuple(range(5)), grid=ONE, plan=RAVDESS, sizes=SMALL, robust=True),
