@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +11,6 @@ from torch.nn import functional
 from models.emotions import EMOTIONS
 from models.layers import BLOCKED, Standardise, any_row, mean_over_time, shut, time_code, veil
 from models.perception.words import DIM, VECTOR
-
-if TYPE_CHECKING:
-    from models.encoders.text import TextHead  # brings its training along, which an engine does not need
 
 CODE = 16
 
@@ -80,8 +76,8 @@ class WordFront(nn.Module):
         self.reader = TextReader(width) if reads else None
         self.recency = Recency() if reads else None
 
-    def begin_as(self, head: TextHead) -> None:
-        """Takes over what the head learnt of words, phrases and texts."""
+    def begin_as(self, head: nn.Module) -> None:
+        """Takes over what the text head (`encoders.text.TextHead`) learnt of words, phrases and texts."""
         learnt = head.state_dict()
         for module, prefix in ((self.words, "words."), (self.phrases, "phrases."), (self.reader, "")):
             if module is not None:
