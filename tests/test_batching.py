@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +13,9 @@ import pytest
 from models.engine import Reading
 from models.runtime.batching import Batcher
 from models.window import WindowSpec, empty
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+import engine_sessions
 
 SPEC, DIMS = WindowSpec(text=1, voice=1, face=1), {"text": 1, "voice": 1, "face": 1}
 
@@ -70,3 +75,23 @@ def test_engines_must_fit() -> None:
         batcher(0.0, 4)
     with pytest.raises(ValueError, match="size of its program"):
         Batcher({1: Recorder(2, [])})  # type: ignore[dict-item]
+
+
+class Slow(Recorder):
+    """An engine that takes 20 ms a window, on a clock of its own."""
+
+    time = 0.0
+
+    def __call__(self, window: Any) -> Reading:
+        self.time += 0.02 * len(window.text.x)
+        return super().__call__(window)
+
+
+def test_a_core_that_takes_20_ms_a_window_holds_five_sessions() -> None:
+    slow = Slow(1, [])
+    held = engine_sessions.capacity({1: slow}, [window(0)], clock=lambda: slow.time)
+    assert held.sessions == 5 and held.met >= 0.99 and 20 <= held.p50_ms <= held.p99_ms <= 100 and held.busy == pytest.approx(1, abs=0.05)
+    six = engine_sessions.hold(6, {1: slow}, [window(0)], clock=lambda: slow.time)
+    assert six.met < 0.99 and six.p99_ms > 100
+    one = engine_sessions.hold(1, {1: slow}, [window(0)], clock=lambda: slow.time)
+    assert one.met == 1 and one.p99_ms == pytest.approx(20) and one.busy == pytest.approx(0.2, abs=0.05)
