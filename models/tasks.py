@@ -92,12 +92,13 @@ def mosi_by_utterance(words: bool) -> Builder:
     return made
 
 
-def ravdess(name: str, faces: str) -> Builder:
-    """RAVDESS's eight emotions from sound and action units; `fold` says whose clips test, no actor is on two sides."""
+def ravdess(name: str, faces: str, calibrated: bool = False) -> Builder:
+    """RAVDESS's eight emotions from sound and action units; `fold` says whose clips test, no actor is on two sides. With `calibrated` two
+    neutral clips of each actor, who are then not judged, tell what is neutral for them."""
 
     def made(fold: int, seed: int) -> Task:
         actors = ravdess_faces.six_folds(fold) if faces == "vectors" else ravdess_faces.five_actors(fold, seed)
-        everything = ravdess_faces.load(faces)
+        everything = ravdess_faces.calibrated(ravdess_faces.load(faces)) if calibrated else ravdess_faces.load(faces)
         train, valid, test = (everything.take(np.isin(everything.group, part)) for part in actors)
         spread = [deviation(sequence) for sequence in train.window]
 
@@ -144,6 +145,7 @@ TASKS: dict[str, Builder] = {
     "mosi-utterance-words": mosi_by_utterance(words=True),
     "ravdess-av": ravdess("ravdess-av", "frames"),
     "ravdess-24": ravdess("ravdess-24", "vectors"),
+    "ravdess-24-neutral": ravdess("ravdess-24-neutral", "vectors", calibrated=True),
     "mosi": standard(mosi.load, "mosi"),
     "mosei": standard(mosei.load, "mosei"),
     "iemocap": iemocap_four,

@@ -9,7 +9,9 @@ LIVE = "live"
 ENCODERS = {"face": ("models.encoders.face", "FaceTraining"), "words": ("models.encoders.text", "TextTraining")}
 """Networks with trainings of their own."""
 FUSION = ("mea", "msaf", "ucrn", "iaca", "mult", "late")
-CORPORA = ("mosi-utterance", "mosi-utterance-words", "ravdess-av", "ravdess-24", "mosi", "mosei", "iemocap", "aff-wild2")
+CORPORA = (
+    "mosi-utterance", "mosi-utterance-words", "ravdess-av", "ravdess-24", "ravdess-24-neutral", "mosi", "mosei", "iemocap", "aff-wild2",
+)  # fmt: skip
 
 
 class LearnError(ValueError):

@@ -7,6 +7,8 @@ import pytest
 
 from models.datasets import DataMissing, data_root, ravdess_faces
 from models.datasets.ravdess_faces import EMOTIONS, UNITS, five_actors, frames, rows_end, segments, six_folds, vectors
+from models.examples import Examples, nothing
+from models.window import Sequence, Window
 
 
 @pytest.mark.parametrize("fold", range(6))
@@ -30,6 +32,17 @@ def test_segments_count_from_the_end() -> None:
     assert means[:, 0].tolist() == [3.5, 7.5] and np.allclose(means[:, 1], rows[:4].std()) and np.allclose(at, [-0.11, -0.03])
     empty, none = segments(rows[:3], rows_end(rows[:3]), 4, False)
     assert empty.shape == (0, 1) and len(none) == 0
+
+
+def test_what_is_neutral_for_an_actor_is_taken_away() -> None:
+    names = [f"03-01-{emotion}-01-01-{take}-{actor}" for actor in ("01", "02") for emotion in ("01", "05") for take in ("01", "02")]
+    value = np.array([1, 2, 5, 6, 11, 12, 25, 26], np.float32)
+    face = Sequence(value[:, None, None], np.zeros((8, 1), np.float32), np.ones((8, 1), np.float32))
+    actors = np.array([name[-2:] for name in names])
+    whole = Examples.of_classes(Window(nothing(8), nothing(8), face), np.zeros(8, int), 8, actors, np.array(names))
+    left = ravdess_faces.calibrated(whole)
+    assert left.window.face.x.ravel().tolist() == [1, 4, 5, 1, 14, 15] and len(left) == 6
+    assert whole.window.face.x[0, 0, 0] == 1  # the loaded clips stay as they are
 
 
 def test_real_action_units() -> None:

@@ -59,21 +59,23 @@ SMALL = {
     "msaf": ("d=40", "widths=[40,40,40]", "block=10", "stages=2", "insertions=[1,2]"),
     "mea": ("d=32", "d_h=32", "heads=4", "psa_layers=2", "hca_layers=1"),
 }  # fmt: skip
-MOSI_SIZES = {**SMALL, "mea": ("d=24", "d_h=24", "heads=4", "psa_layers=2", "hca_layers=1")}
+SMALLER = {**SMALL, "mea": ("d=24", "d_h=24", "heads=4", "psa_layers=2", "hca_layers=1")}
 RATES = tuple({"rate": rate, "set": ("dropout=0.3",)} for rate in (2e-3, 6e-3))
 MOSI = {"epochs": 10, "batch": 64, "patience": 10}
 RAVDESS = {"epochs": 12, "batch": 64, "patience": 12}
+FEWER = {"epochs": 8, "batch": 64, "patience": 8}
 ONE = ({"rate": 6e-3, "set": ("dropout=0.3",)},)
 STUDIES = {
     "mosi-utterance-words": Study(
-        "mosi-utterance-words", "accuracy", (0, 1, 2, 3, 4), grid=RATES, plan=MOSI, sizes=MOSI_SIZES, version=2,
+        "mosi-utterance-words", "accuracy", (0, 1, 2, 3, 4), grid=RATES, plan=MOSI, sizes=SMALLER, version=2,
     ),
     "mosi-utterance": Study(
-        "mosi-utterance", "accuracy", (0, 1, 2, 3, 4), grid=RATES, plan=MOSI, sizes=MOSI_SIZES, version=2,
+        "mosi-utterance", "accuracy", (0, 1, 2, 3, 4), grid=RATES, plan=MOSI, sizes=SMALLER, version=2,
         chosen_in="mosi-utterance-words", robust=True,
     ),
     "ravdess-24": Study("ravdess-24", "accuracy", (0,), tuple(range(6)), grid=ONE, plan=RAVDESS, sizes=SMALL),
-    "ravdess-av": Study("ravdess-av", "accuracy", (0,), tuple(range(5)), grid=ONE, plan=RAVDESS, sizes=SMALL, robust=True),
+    "ravdess-24-neutral": Study("ravdess-24-neutral", "accuracy", (0,), tuple(range(6)), grid=ONE, plan=RAVDESS, sizes=SMALL),
+    "ravdess-av": Study("ravdess-av", "accuracy", (0,), tuple(range(5)), grid=ONE, plan=FEWER, sizes=SMALLER, robust=True),
 }  # fmt: skip
 Log = Callable[[str], None]
 

@@ -7,6 +7,7 @@ the vectors are means of the frames, the others are not and must not be mixed up
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -92,6 +93,24 @@ def segments(rows: Floats, times: Floats, length: int, spread: bool) -> tuple[Fl
 
 def _apart(pairs: list[tuple[Floats, Floats]]) -> tuple[list[Floats], list[Floats]]:
     return [rows for rows, _ in pairs], [times for _, times in pairs]
+
+
+def calibrated(everything: Examples) -> Examples:
+    """Every actor's clips relative to that actor's own neutral face and voice, without the two neutral clips that tell these.
+
+    The mean row of the first repetitions of the actor's neutral clips is taken from all of the actor's rows.
+    """
+    asked = np.array([name.split("-")[2] == "01" and name.split("-")[5] == "01" for name in everything.id])
+    parts = []
+    for sequence in everything.window:
+        x = sequence.x.copy()
+        for actor in np.unique(everything.group):
+            own = everything.group == actor
+            told = sequence.x[own & asked][sequence.mask[own & asked] > 0]
+            if len(told):
+                x[own] -= told.mean(0)
+        parts.append(sequence._replace(x=x * sequence.mask[..., None]))
+    return replace(everything, window=Window(*parts)).take(~asked)
 
 
 def six_folds(fold: int) -> tuple[list[str], list[str], list[str]]:
