@@ -24,7 +24,7 @@ class MSAFConfig(FusionConfig):
 
     OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         **FusionConfig.OPTIONS, "norm": ("batch", "layer"), "temporal": ("lstm", "conv"), "segment": ("rows", "seconds"),
-        "pool": ("mean", "last", "attention"), "combine": ("concat", "sum"),
+        "pool": ("mean", "last", "attention"), "combine": ("concat", "sum"), "rescale": ("none", "present"),
     }
 
     widths: tuple[int, int, int] = (128, 64, 32)
@@ -38,8 +38,9 @@ class MSAFConfig(FusionConfig):
     """Training as the public code does it: the block dropout mask is applied to the output a second time."""
     lowest: float = 0.0
     """lambda: the least attention a block gets."""
-    rescale: bool = False
-    """Multiplies the attention by the number of blocks, so that features keep their size; ours. Attention of 1 / blocks shrinks them."""
+    rescale: str = "none"
+    """"present": attention times the number of blocks there, so that features keep their size whatever is absent; ours. Attention of
+    1 / blocks shrinks them."""
     norm: str = "batch"
     """Of the join. "layer" works with one window too and needs no running statistics."""
     segments: int = 5
@@ -73,7 +74,7 @@ class MSAFConfig(FusionConfig):
     def live(cls, **changes: Any) -> MSAFConfig:
         """What the engine runs: convolutions, attention after every stage, time cut in seconds."""
         live = cls(
-            widths=(40, 40, 40), block=20, front="patches", strides=(1, 8, 8), norm="layer", lowest=0.2, rescale=True, segments=4,
+            widths=(40, 40, 40), block=20, front="patches", strides=(1, 8, 8), norm="layer", lowest=0.2, rescale="present", segments=4,
             segment="seconds", stages=3, insertions=(1, 2), temporal="conv", pool="attention", time="seconds", evidence=True,
             dropout_in=0.1,
         )
@@ -83,10 +84,13 @@ class MSAFConfig(FusionConfig):
 class SplitAttention(nn.Module):
     """One MSAF module: features (B, T_m, C_m) of any modalities -> attention over their channel blocks."""
 
-    def __init__(self, channels: tuple[int, ...], block: int = 16, reduction: int = 2, norm: str = "batch", lowest: float = 0.0) -> None:
+    def __init__(
+        self, channels: tuple[int, ...], block: int = 16, reduction: int = 2, norm: str = "batch", lowest: float = 0.0,
+        rescale: bool = False,
+    ) -> None:
         super().__init__()
         inner = block // reduction
-        self.block, self.lowest = block, lowest
+        self.block, self.lowest, self.rescale = block, lowest, rescale
         self.blocks = tuple(-(-c // block) for c in channels)
         self.join = nn.Linear(block, inner)
         self.norm: nn.Module = nn.BatchNorm1d(inner) if norm == "batch" else nn.LayerNorm(inner)
@@ -100,7 +104,8 @@ class SplitAttention(nn.Module):
     def forward(self, blocks: list[Tensor], masks: list[Tensor]) -> tuple[list[Tensor], Tensor]:
         """blocks (B, T_m, n_m, C), masks (B, T_m) -> attention (B, n_m, C) a modality, lowest attention included, and its mass (B, M).
 
-        Before lambda the attention sums to one over all blocks of the modalities present, channel by channel.
+        Before lambda the attention sums to one over all blocks of the modalities present, channel by channel (with `rescale` its mean
+        over them is one).
         """
         descriptor = torch.stack([mean_over_time(x.sum(2), mask) for x, mask in zip(blocks, masks, strict=True)]).sum(0)
         z = functional.relu(self.norm(self.join(descriptor)))
@@ -110,7 +115,8 @@ class SplitAttention(nn.Module):
         attention = (scores + (1 - owner) * BLOCKED).softmax(1) * owner
         parts = torch.split(attention, list(self.blocks), 1)
         mass = torch.stack([part.sum(1).mean(1) for part in parts], 1)
-        return [self.lowest + (1 - self.lowest) * part for part in parts], mass
+        scale = owner.sum(1, keepdim=True) if self.rescale else 1.0
+        return [self.lowest + (1 - self.lowest) * part * scale for part in parts], mass
 
 
 class SegmentedAttention(nn.Module):
@@ -119,7 +125,9 @@ class SegmentedAttention(nn.Module):
     def __init__(self, c: MSAFConfig) -> None:
         super().__init__()
         self.c = c
-        self.segments = nn.ModuleList(SplitAttention(c.widths, c.block, c.reduction, c.norm, c.lowest) for _ in range(c.segments))
+        self.segments = nn.ModuleList(
+            SplitAttention(c.widths, c.block, c.reduction, c.norm, c.lowest, c.rescale == "present") for _ in range(c.segments)
+        )
 
     def forward(self, xs: list[Tensor], ts: list[Tensor], masks: list[Tensor]) -> tuple[list[Tensor], Tensor]:
         """xs (B, T_m, C_m), ts and masks (B, T_m) -> xs, and the attention's mass a modality (B, M), averaged over the segments in use."""
@@ -138,10 +146,9 @@ class SegmentedAttention(nn.Module):
             gains = [g + member[:, :, None, None] * a.unsqueeze(1) for g, member, a in zip(gains, members, attention, strict=True)]
             masses.append(mass)
             used.append(torch.stack([any_row(member) for member in members], 1).amax(1))
-        count = float(sum(first.blocks)) if c.rescale else 1.0
         out = []
         for m, (x, gain, keep) in enumerate(zip(blocks, gains, keeps, strict=True)):
-            weighted = x * gain * count * (keep if c.dropout_twice else 1.0)
+            weighted = x * gain * (keep if c.dropout_twice else 1.0)
             out.append(weighted.flatten(-2)[..., :xs[m].shape[-1]])
         use = torch.stack(used, 1).unsqueeze(-1)
         return out, (torch.stack(masses, 1) * use).sum(1) / use.sum(1).clamp_min(1)

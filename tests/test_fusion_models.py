@@ -134,7 +134,8 @@ def test_live_models_are_small_and_take_over_trained_front_ends(name: str) -> No
 
 
 OPTIONS: list[tuple[str, str, dict[str, Any]]] = [
-    ("msaf", "paper", {"norm": "layer"}), ("msaf", "paper", {"dropout_twice": True}), ("msaf", "paper", {"lowest": 0.5, "rescale": True}),
+    ("msaf", "paper", {"norm": "layer"}), ("msaf", "paper", {"dropout_twice": True}),
+    ("msaf", "paper", {"lowest": 0.5, "rescale": "present"}),
     ("msaf", "paper", {"segment": "seconds"}), ("msaf", "paper", {"insertions": (1, 2)}), ("msaf", "paper", {"widths": (20, 9, 13)}),
     ("msaf", "live", {"combine": "sum"}), ("msaf", "live", {"pool": "mean"}), ("msaf", "live", {"insertions": (1,)}),
     ("ucrn", "paper", {"temporal": 5}), ("ucrn", "paper", {"steps": "last"}), ("ucrn", "paper", {"time": "position", "causal": False}),

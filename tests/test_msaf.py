@@ -79,12 +79,19 @@ def test_block_dropout_drops_blocks(twice: bool, gain: float) -> None:
     assert 0 < kept < 6 * 7
 
 
-def test_rescaled_attention_keeps_the_size_of_features() -> None:
-    def size(rescale: bool) -> float:
-        xs, out = attended(replace(config("msaf", "paper"), rescale=rescale))
-        return float(sum(b.square().mean() for b in out) / sum(a.square().mean() for a in xs))
+@pytest.mark.parametrize("lowest", [0.0, 0.2])
+def test_rescaled_attention_keeps_the_size_of_features(lowest: float) -> None:
+    def gain(rescale: str, here: tuple[int, ...]) -> float:
+        c = replace(config("msaf", "live"), widths=(16, 16, 8), block=8, lowest=lowest, rescale=rescale)
+        torch.manual_seed(0)
+        xs, ts = [torch.rand(6, 8, w) + 1 for w in c.widths], [torch.linspace(-3.9, 0, 8).expand(6, -1)] * 3
+        out = SegmentedAttention(c).eval()(xs, ts, [torch.full((6, 8), float(m in here)) for m in range(3)])[0]
+        gains = torch.cat([(out[m] / xs[m]).flatten(-1).unflatten(-1, (-1, 8)) for m in here], -2)
+        return float(gains.mean())
 
-    assert size(False) < 0.1 < 0.5 < size(True) < 2
+    assert gain("none", (0, 1, 2)) == pytest.approx(lowest + (1 - lowest) / 5, abs=1e-4)
+    for here in ((0, 1, 2), (1,), (0, 2)):
+        assert gain("present", here) == pytest.approx(1, abs=1e-4)
 
 
 def test_segments() -> None:
