@@ -24,7 +24,7 @@ class MSAFConfig(FusionConfig):
 
     OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         **FusionConfig.OPTIONS, "norm": ("batch", "layer"), "temporal": ("lstm", "conv"), "segment": ("rows", "seconds"),
-        "pool": ("mean", "last", "attention"), "combine": ("concat", "sum"), "rescale": ("none", "present"),
+        "pool": ("mean", "last", "attention"), "combine": ("concat", "sum"), "rescale": ("none", "present", "all"),
     }
 
     widths: tuple[int, int, int] = (128, 64, 32)
@@ -39,8 +39,8 @@ class MSAFConfig(FusionConfig):
     lowest: float = 0.0
     """lambda: the least attention a block gets."""
     rescale: str = "none"
-    """"present": attention times the number of blocks there, so that features keep their size whatever is absent; ours. Attention of
-    1 / blocks shrinks them."""
+    """Attention of 1 / blocks shrinks features ("none", the paper). Ours: "present" multiplies it by the number of blocks there, so that
+    features keep their size whatever is absent; "all" by the number of all blocks, the lowest attention too, so that few look large."""
     norm: str = "batch"
     """Of the join. "layer" works with one window too and needs no running statistics."""
     segments: int = 5
@@ -66,6 +66,12 @@ class MSAFConfig(FusionConfig):
             raise ValueError(f"MSAFConfig.reduction = {self.reduction} leaves nothing of block = {self.block}")
 
     @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> MSAFConfig:
+        """As any configuration's; in older weights `rescale` is no or yes."""
+        older = {False: "none", True: "all"}
+        return super().from_dict({**values, "rescale": older.get(values.get("rescale", "none"), values.get("rescale", "none"))})
+
+    @classmethod
     def paper(cls, dims: tuple[int, int, int] = (768, 74, 35), **changes: Any) -> MSAFConfig:
         """The published MOSEI network."""
         return replace(cls(dims=dims, rows=(50, 50, 50), front="none", classes=0, affect=1, bounded=False, dropout=0.0), **changes)
@@ -74,7 +80,7 @@ class MSAFConfig(FusionConfig):
     def live(cls, **changes: Any) -> MSAFConfig:
         """What the engine runs: convolutions, attention after every stage, time cut in seconds."""
         live = cls(
-            widths=(40, 40, 40), block=20, front="patches", strides=(1, 8, 8), norm="layer", lowest=0.2, rescale="present", segments=4,
+            widths=(40, 40, 40), block=20, front="patches", strides=(1, 8, 8), norm="layer", lowest=0.2, rescale="all", segments=4,
             segment="seconds", stages=3, insertions=(1, 2), temporal="conv", pool="attention", time="seconds", evidence=True,
             dropout_in=0.1,
         )
@@ -86,7 +92,7 @@ class SplitAttention(nn.Module):
 
     def __init__(
         self, channels: tuple[int, ...], block: int = 16, reduction: int = 2, norm: str = "batch", lowest: float = 0.0,
-        rescale: bool = False,
+        rescale: str = "none",
     ) -> None:
         super().__init__()
         inner = block // reduction
@@ -104,8 +110,8 @@ class SplitAttention(nn.Module):
     def forward(self, blocks: list[Tensor], masks: list[Tensor]) -> tuple[list[Tensor], Tensor]:
         """blocks (B, T_m, n_m, C), masks (B, T_m) -> attention (B, n_m, C) a modality, lowest attention included, and its mass (B, M).
 
-        Before lambda the attention sums to one over all blocks of the modalities present, channel by channel (with `rescale` its mean
-        over them is one).
+        Before lambda the attention sums to one over all blocks of the modalities present, channel by channel (times what
+        `rescale` says).
         """
         descriptor = torch.stack([mean_over_time(x.sum(2), mask) for x, mask in zip(blocks, masks, strict=True)]).sum(0)
         z = functional.relu(self.norm(self.join(descriptor)))
@@ -115,8 +121,9 @@ class SplitAttention(nn.Module):
         attention = (scores + (1 - owner) * BLOCKED).softmax(1) * owner
         parts = torch.split(attention, list(self.blocks), 1)
         mass = torch.stack([part.sum(1).mean(1) for part in parts], 1)
-        scale = owner.sum(1, keepdim=True) if self.rescale else 1.0
-        return [self.lowest + (1 - self.lowest) * part * scale for part in parts], mass
+        scale = owner.sum(1, keepdim=True) if self.rescale == "present" else 1.0
+        whole = float(sum(self.blocks)) if self.rescale == "all" else 1.0
+        return [(self.lowest + (1 - self.lowest) * part * scale) * whole for part in parts], mass
 
 
 class SegmentedAttention(nn.Module):
@@ -126,7 +133,7 @@ class SegmentedAttention(nn.Module):
         super().__init__()
         self.c = c
         self.segments = nn.ModuleList(
-            SplitAttention(c.widths, c.block, c.reduction, c.norm, c.lowest, c.rescale == "present") for _ in range(c.segments)
+            SplitAttention(c.widths, c.block, c.reduction, c.norm, c.lowest, c.rescale) for _ in range(c.segments)
         )
 
     def forward(self, xs: list[Tensor], ts: list[Tensor], masks: list[Tensor]) -> tuple[list[Tensor], Tensor]:

@@ -92,6 +92,8 @@ def test_rescaled_attention_keeps_the_size_of_features(lowest: float) -> None:
     assert gain("none", (0, 1, 2)) == pytest.approx(lowest + (1 - lowest) / 5, abs=1e-4)
     for here in ((0, 1, 2), (1,), (0, 2)):
         assert gain("present", here) == pytest.approx(1, abs=1e-4)
+    assert gain("all", (1,)) == pytest.approx(5 * lowest + (1 - lowest) * 5 / 2, abs=1e-4)
+    assert MSAFConfig.from_dict({"rescale": True}) == MSAFConfig(rescale="all")
 
 
 def test_segments() -> None:
