@@ -131,7 +131,7 @@ def session(*arguments: object) -> Iterator[Session]:
     with subprocess.Popen(command, start_new_session=True, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             running = Session(process, f"http://{page}/")
-            running.until(lambda health: (health["session"] or {}).get("begun"))
+            running.until(lambda health: (health["session"] or {}).get("begun"), 160)
             yield running
             process.send_signal(signal.SIGINT)
             assert process.wait(LIMIT) == 0
