@@ -30,6 +30,7 @@ CLIP = Path(__file__).parent / "assets" / "sample.mp4"
 PACKAGES = (
     "torch", "mediapipe", "opencv-contrib-python", "numpy", "protobuf", "onnx", "onnxscript", "onnxruntime", "faster-whisper",
     "pocketsphinx", "sounddevice", "soundfile", "av", "pyzmq", "msgspec", "safetensors", "psutil", "rich", "tyro",
+    "starlette", "uvicorn", "websockets",
 )  # fmt: skip
 LIBRARIES = {
     "libportaudio.so.2": "libportaudio2", "libGL.so.1": "libgl1", "libEGL.so.1": "libegl1", "libGLESv2.so.2": "libgles2",
