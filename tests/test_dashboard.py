@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +27,9 @@ from stream.dashboard.guard import same_origin
 from stream.dashboard.options import DEFAULT_PAGE, DashboardOptions, free
 from stream.hub import Hub, HubOptions
 from stream.node import Node
+from stream.processes import StartError
 from stream.protocol import SECOND, Affect, Control, Face, FaceInfo, StreamInfo, Word, Words, decode
+from stream.supervisor import RunOptions, plan
 
 TOKEN = "a-token-for-this-test"
 
@@ -246,6 +251,32 @@ def test_beyond_loopback_a_token_is_made_up_and_pictures_are_kept_back() -> None
         DashboardOptions(cert="nowhere.pem", key="nowhere.pem").secured()
     with pytest.raises(DashboardError, match="HOST:PORT"):
         DashboardOptions(page="somewhere").secured()
+
+
+def test_only_a_page_on_loopback_has_the_camera_hand_out_pictures() -> None:
+    run = RunOptions(camera="browser", microphone="none")
+    near, far = DashboardOptions().secured(), DashboardOptions(page="0.0.0.0:5570").secured()
+    assert plan(run, near)["camera"][1].preview and not plan(run, far)["camera"][1].preview
+    assert "dashboard" not in plan(RunOptions())
+    with pytest.raises(StartError, match="--no-page"):
+        plan(run)
+    assert RunOptions(no_page=True).dashboard() is None and RunOptions(speed="max").dashboard() is None
+
+
+def test_a_page_over_tls(hub: str, tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed: no certificate to serve with")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert], check=True, capture_output=True)
+    with serving(hub, "--cert", str(cert), "--key", str(key)) as secure:
+        context = ssl.create_default_context(cafile=cert)
+        url = f"wss://{secure.host}:{secure.port}/live"
+        with connect(url, ssl=context, origin=f"https://{secure.host}:{secure.port}") as page:  # type: ignore[arg-type]
+            told(page, "hello")
+        with pytest.raises(InvalidStatus, match="403"), connect(url, ssl=context, origin=secure.origin):  # type: ignore[arg-type]
+            pass
 
 
 def test_a_page_whose_port_is_taken(server: Server, hub: str) -> None:
