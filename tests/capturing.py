@@ -161,7 +161,7 @@ class Stage:
                 self.heard.append(Heard(received.message, bytes(received.payload), time.monotonic()))
         bus.close()
 
-    def wait(self, done: Callable[[], bool], timeout: float = 60.0) -> None:
+    def wait(self, done: Callable[[], bool], timeout: float = 150.0) -> None:
         """Until `done`; fails with what the workers said last when it takes too long or one of them dies."""
         deadline = time.monotonic() + timeout
         while not done():
@@ -170,7 +170,7 @@ class Stage:
             assert time.monotonic() < deadline, [h.message for h in self.heard if isinstance(h.message, Status)][-3:]
             time.sleep(0.01)
 
-    def wait_ended(self, *streams: str, timeout: float = 60.0) -> None:
+    def wait_ended(self, *streams: str, timeout: float = 150.0) -> None:
         self.wait(lambda: set(streams) <= {h.message.stream for h in self.all(End)}, timeout)
 
     def all(self, kind: type[M], stream: str = "") -> list[Heard]:

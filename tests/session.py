@@ -63,7 +63,7 @@ class Listener:
                 self.heard[getattr(received.message, "stream", "status")].append((received.message, bytes(received.payload)))
         bus.close(0)
 
-    def wait(self, done: Callable[[Listener], bool], timeout: float = 60.0) -> None:
+    def wait(self, done: Callable[[Listener], bool], timeout: float = 120.0) -> None:
         """Until `done`; fails with what the workers said last."""
         deadline = time.monotonic() + timeout
         while not done(self):

@@ -33,7 +33,7 @@ def run(weights: Path, out: Path, *more: object) -> tuple[dict, Listener]:  # ty
     with Listener(address) as listener:
         done = subprocess.run(
             affect("run", "--camera", f"file:{CLIP}", "--microphone", f"file:{CLIP}", "--model", weights, "--no-view",
-                   "--hub", address, "--json", out, *more), capture_output=True, text=True, timeout=150, check=False)
+                   "--hub", address, "--json", out, *more), capture_output=True, text=True, timeout=360, check=False)
     assert done.returncode == 0, done.stderr
     assert f"{WINDOWS} provisional and {WINDOWS} final results" in done.stdout and "all but the transcriber" in done.stdout
     return json.loads(out.read_text()), listener
@@ -129,7 +129,7 @@ def test_a_signal_ends_every_process(weights: Path, number: signal.Signals, begu
 def test_what_cannot_start_says_one_line(weights: Path, arguments: tuple[str, ...], line: str) -> None:
     model = () if "--model" in arguments else ("--model", weights)
     done = subprocess.run(
-        affect("run", *arguments, *model, "--no-view", "--hub", free_address()), capture_output=True, text=True, timeout=150, check=False)
+        affect("run", *arguments, *model, "--no-view", "--hub", free_address()), capture_output=True, text=True, timeout=360, check=False)
     assert done.returncode == 2
     lines = [said for said in done.stderr.splitlines() if said.startswith("affect:")]
     assert len(lines) == 1 and line in lines[0], done.stderr
@@ -140,7 +140,7 @@ def test_beyond_loopback_only_those_with_keys_hear(weights: Path, tmp_path: Path
     inside, keys = f"tcp://127.0.0.1:{port}", tmp_path / "keys"
     command = affect("run", "--camera", "none", "--microphone", f"file:{CLIP}", "--transcriber", "none", "--model", weights, "--no-view",
                      "--hub", f"tcp://0.0.0.0:{port}")
-    refused = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=360, check=False)
     assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
     assert "can be reached from other machines" in refused.stderr and "affect keys" in refused.stderr
     assert subprocess.run(affect("keys", keys), capture_output=True, timeout=60, check=True)
@@ -167,7 +167,7 @@ def test_a_taken_port_says_so(weights: Path) -> None:
     try:
         done = subprocess.run(
             affect("run", "--camera", f"file:{CLIP}", "--microphone", "none", "--model", weights, "--no-view", "--hub", address),
-            capture_output=True, text=True, timeout=150, check=False)
+            capture_output=True, text=True, timeout=360, check=False)
         assert done.returncode == 2
         assert "cannot bind" in done.stderr
     finally:

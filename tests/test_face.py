@@ -224,6 +224,6 @@ def test_mediapipe_keeps_quiet_and_torch_stays_out() -> None:
         "t = FaceTracker(); t(np.zeros((120, 160, 3), np.uint8), 0); t.reset(); t.close()\nprint('torch' in sys.modules)"
     )
     root = Path(__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=root, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=360, cwd=root, check=True)
     assert done.stdout.strip() == "False"
     assert done.stderr == ""

@@ -105,7 +105,7 @@ def test_keys_let_in_and_keep_out(tmp_path: Path) -> None:
     with hub(f"tcp://0.0.0.0:{port}", keys=keys):
         node = Node(Bus(inside, keys), "fusion", [StreamInfo(name="affect")])
         node.join()
-        with Client(inside, timeout=60, keys=keys.folder) as client:
+        with Client(inside, timeout=150, keys=keys.folder) as client:
             results = iter(client)
             stop = threading.Event()
 
@@ -161,7 +161,7 @@ def run_sleepy_microphone(options: MicrophoneOptions, connection: Connection) ->
 
 def test_a_machine_that_slept_begins_a_new_segment() -> None:
     with Stage({"microphone": (run_sleepy_microphone, MicrophoneOptions(source="silence"))}, lossless=False) as stage:
-        stage.wait(lambda: any(m.segment == 1 for m in stage.messages(Voice)), timeout=60)
+        stage.wait(lambda: any(m.segment == 1 for m in stage.messages(Voice)), timeout=150)
         gaps, voices = stage.messages(Gap, "voice"), stage.messages(Voice)
     assert [gap.reason for gap in gaps] == ["the machine slept"]
     assert max(m.begin + m.hop for m in voices if m.segment == 0) <= min(m.begin for m in voices if m.segment == 1)

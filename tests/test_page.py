@@ -87,7 +87,7 @@ def test_the_top_emotion_follows_the_clips_timeline(watched: Watched, live: Sess
     truth = json.loads(CLIP.with_suffix(".json").read_text())
     duration = truth["duration"]
     with Listener(live.health()["session"]["hub"]) as heard:
-        heard.wait(lambda h: len(found := readings(h)) > LOOP / 2 and found[-1][0] - found[0][0] > 1.5 * duration, timeout=120)
+        heard.wait(lambda h: len(found := readings(h)) > LOOP / 2 and found[-1][0] - found[0][0] > 1.5 * duration, timeout=360)
     found = readings(heard)
     tops = np.array([EMOTIONS.index(top) if top else -1 for _, top in found])
     times = np.array([t for t, _ in found])
