@@ -51,7 +51,9 @@ def write(results: Mapping[str, Any], path: Path) -> None:
     """Writes the page. `results` is what `tools/compare.py` collects: by study, by model, a list of runs."""
     parts = [
         "# Results\n\nMade by `tools/compare.py` from `results.json`. Every model had the same settings to choose from, by validation "
-        "figures of the first seed; the test part was read once a run, after its weights were chosen. ± is the deviation over runs.\n"
+        "figures of the first seed; the test part was read once a run, after its weights were chosen. ± is the deviation over runs.\n\n"
+        "MSAF was trained and tested a second time: its `rescale` made features large where a modality was absent (test 66.4 % on MOSI "
+        "with words, 65.9 on RAVDESS). \"present\" in its place was chosen by validation figures on MOSI.\n"
     ]
     for name, title in TITLES.items():
         parts.append(f"## {title}\n")

@@ -56,7 +56,7 @@ class Study:
 SMALL = {
     "late": ("d=40",), "mult": ("d=24", "heads=4", "memory_heads=4", "layers=1"), "iaca": ("d=32", "heads=4", "steps=10"),
     "ucrn": ("d=32", "heads=4", "crm_heads=4", "urm_layers=1", "crm_layers=1"),
-    "msaf": ("d=40", "widths=[40,40,40]", "block=10", "stages=2", "insertions=[1,2]"),
+    "msaf": ("d=40", "widths=[40,40,40]", "block=10", "stages=2", "insertions=[1,2]", "rescale=present"),
     "mea": ("d=32", "d_h=32", "heads=4", "psa_layers=2", "hca_layers=1"),
 }  # fmt: skip
 SMALLER = {**SMALL, "mea": ("d=24", "d_h=24", "heads=4", "psa_layers=2", "hca_layers=1")}
