@@ -6,6 +6,7 @@ import json
 import struct
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import cv2
@@ -15,13 +16,14 @@ import pytest
 import zmq
 from capturing import free_address
 from paging import Server, serving, told, until
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
 from stream.bus import Address
 from stream.capture.browser import BrowserSound, BrowserVideo
 from stream.capture.media import Giver
 from stream.clock import Probe, monotonic
+from stream.dashboard.app import MAX_SOURCES
 from stream.dashboard.guard import Bucket
 from stream.dashboard.intake import HEADER, MAX_PICTURE, Intake, Refused, Source, jpeg_size
 from stream.protocol import SECOND
@@ -201,3 +203,27 @@ def test_a_given_message_that_is_none_is_passed_over(hub: str) -> None:
         video.close()
         giver.close()
         context.term()
+
+
+def test_only_so_many_pages_give_at_once(server: Server) -> None:
+    with ExitStack() as stack:
+        for _ in range(MAX_SOURCES):
+            told(stack.enter_context(asking(server)), "sent")
+        with pytest.raises(InvalidStatus, match="403"), server.socket("/source"):
+            pass
+    until(lambda: answers(server))
+
+
+@contextmanager
+def asking(server: Server) -> Iterator[ClientConnection]:
+    with server.socket("/source") as page:
+        page.send(json.dumps({"type": "probe", "sent": 1.0}))
+        yield page
+
+
+def answers(server: Server) -> bool:
+    try:
+        with asking(server) as page:
+            return told(page, "sent")["sent"] == 1.0
+    except InvalidStatus:
+        return False

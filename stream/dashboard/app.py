@@ -23,7 +23,7 @@ from stream.dashboard.watcher import Watcher
 from stream.protocol import MILLISECOND, Control
 
 PAGE = Path(__file__).parent / "page"
-MAX_PAGES = 32
+MAX_PAGES, MAX_SOURCES = 32, 8
 GAP = 0.06
 """Seconds between two messages to a page at least: what came meanwhile goes into one."""
 IDLE = 0.5
@@ -122,7 +122,7 @@ def build(live: Live, intake: Callable[[], Intake | None], token: str, port: int
 
     async def give(socket: WebSocket) -> None:
         taker = intake()
-        if taker is None:
+        if taker is None or len(taker.open) >= MAX_SOURCES:
             await socket.close(TRY_LATER)
             return
         await socket.accept()

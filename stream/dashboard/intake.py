@@ -78,6 +78,7 @@ class Intake:
     def __init__(self, giver: Giver) -> None:
         self.giver = giver
         self.holders: dict[str, Source] = {}
+        self.open: set[Source] = set()
 
     def hold(self, worker: str, source: Source) -> Source | None:
         """`source` gives to `worker` from now on; returns who did before."""
@@ -86,6 +87,7 @@ class Intake:
         return before if before is not source else None
 
     def leave(self, source: Source) -> None:
+        self.open.discard(source)
         for worker in [worker for worker, holder in self.holders.items() if holder is source]:
             del self.holders[worker]
             self.away(worker, "lost")
@@ -113,6 +115,7 @@ class Source:
 
     async def serve(self) -> None:
         """Until the page goes. A page that keeps sending what is refused is cut off."""
+        self._intake.open.add(self)
         try:
             while True:
                 message = await self._socket.receive()

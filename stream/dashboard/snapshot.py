@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from models.emotions import EMOTIONS, MODALITIES
-from stream.clock import monotonic
+from stream.clock import host_identity, monotonic
 from stream.dashboard.watcher import Watcher
 from stream.protocol import MILLISECOND, SECOND, Affect, Word
 from stream.state import State
@@ -80,9 +80,12 @@ def _hello(watcher: Watcher, state: State) -> dict[str, Any]:
     for _, message in watcher.minute:
         if message.final or message.t not in newest or not newest[message.t].final:
             newest[message.t] = message
+    missing = watcher.giver_missing
+    if state.session and state.session.host != host_identity():
+        missing = "the session runs on another machine: open the page that is served there"
     return {
         "hello": VERSION, "emotions": EMOTIONS, "modalities": MODALITIES, "minute": [row(newest[t]) for t in sorted(newest)],
-        "ready": watcher.giver is not None, "why": watcher.giver_missing,
+        "ready": not missing, "why": missing,
     }
 
 

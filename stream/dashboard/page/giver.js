@@ -262,7 +262,7 @@ export class Giver {
         if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
         context.drawImage(video, 0, 0, width, height);
         const jpeg = await (await canvas.convertToBlob({ type: "image/jpeg", quality: QUALITY })).arrayBuffer();
-        if (!mine()) return;
+        if (!mine() || document.hidden) return; // a picture after word that there is none would say otherwise
         this.send(PICTURE, this.sent++, taken, 0, jpeg);
         this.pictureAt = performance.now();
         this.times.push(this.pictureAt);

@@ -28,6 +28,7 @@ let standing = null;
 let connected = false;
 let drawnAt = 0;
 let waiting = 0;
+let trouble = "";
 
 const timeline = new Timeline((t) => {
   if (t === null) past = null;
@@ -175,6 +176,8 @@ function showGiving() {
   if (!giver.possible && (camera || microphone)) {
     parts.push("This browser gives its camera and microphone to https pages and to its own machine only.");
   }
+  const said = parts.join(" ");
+  if (said !== trouble) $("announce").textContent = trouble = said; // figures are not read aloud, troubles are
   if (giver.giving && giver.connected && giver.tracks.camera && giver.arrives) {
     const { age, uncertainty, refused, why } = giver.arrives;
     parts.push(`${giver.rate.toFixed(0)} pictures a second, ${age === null ? "–" : age.toFixed(0)} ms old on arrival, clock ± ${uncertainty?.toFixed(1) ?? "–"} ms`
