@@ -25,6 +25,7 @@ export class Giver {
     this.off = { camera: false, microphone: false }; // paused by an order
     this.tracks = { camera: null, microphone: null };
     this.trouble = { camera: "", microphone: "" };
+    this.reasons = { camera: "", microphone: "" }; // why one that is wanted is not given, as the server knows it
     this.connected = false;
     this.arrives = null; // what the server says of it
     this.sent = 0;
@@ -56,6 +57,7 @@ export class Giver {
   async give(camera, microphone) {
     this.wanted = { camera, microphone };
     this.trouble = { camera: "", microphone: "" };
+    this.reasons = { camera: "", microphone: "" };
     this.connect();
     await this.acquire();
     sessionStorage.setItem("giving", JSON.stringify(this.wanted));
@@ -119,7 +121,7 @@ export class Giver {
         continue;
       }
       this.tracks[what] = track;
-      this.trouble[what] = "";
+      this.trouble[what] = this.reasons[what] = "";
       track.addEventListener("ended", () => this.lost(what, track));
       if (what === "camera") this.watch(track);
       else await this.listen(track);
@@ -130,7 +132,7 @@ export class Giver {
   failed(ask, error) {
     for (const what of [ask.video && "camera", ask.audio && "microphone"].filter(Boolean)) {
       this.trouble[what] = `${what}: ${WHY[error.name] ?? error.message}`;
-      this.say({ type: "away", what, reason: "refused" });
+      this.away(what, "refused");
     }
   }
 
@@ -139,7 +141,7 @@ export class Giver {
     if (this.tracks[what] !== track) return;
     this.release(what);
     this.trouble[what] = `The ${what} was unplugged, or its permission taken back. It goes on when it is there again.`;
-    this.say({ type: "away", what, reason: "unplugged" });
+    this.away(what, "unplugged");
     this.on.changed();
   }
 
@@ -214,6 +216,12 @@ export class Giver {
 
   offer() {
     this.say({ type: "offer", camera: this.wanted.camera, microphone: this.wanted.microphone, rate: this.context?.sampleRate ?? 16_000 });
+    for (const what of ["camera", "microphone"]) if (this.wanted[what] && this.reasons[what]) this.away(what, this.reasons[what]);
+  }
+
+  away(what, reason) {
+    this.reasons[what] = reason;
+    this.say({ type: "away", what, reason });
   }
 
   say(message) {
