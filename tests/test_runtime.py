@@ -128,11 +128,18 @@ def test_a_whole_entry_that_cannot_be_opened_is_built_again(late: Path, builds: 
     assert engine.load(late, backend="onnx").facts["cached"] is False and builds == ["onnx"]
 
 
+def test_weights_saved_again_are_the_same_weights(late: Path, builds: list[str], tmp_path: Path) -> None:
+    engine.load(late, backend="onnx")
+    assert len({trained.read(saved(tmp_path, "late")).digest for _ in range(6)} | {trained.read(late).digest}) == 1
+    assert not engine.cold(saved(tmp_path, "late"), "onnx")
+
+
 @pytest.mark.parametrize("what", ["weights", "version", "source", "batch"])
 def test_a_stale_entry_is_never_used(late: Path, builds: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     engine.load(late, backend="onnx")
     assert not engine.cold(late, "onnx")
     if what == "weights":
+        torch.manual_seed(1)
         model = MODELS["late"].build(config("late", "live"))
         late = tmp_path / "other.safetensors"
         engine.save(late, "late", model, SPEC, FEATURES, Calibration.none(), {})

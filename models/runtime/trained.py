@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -46,8 +48,15 @@ class Trained:
     """Hashes of the feature sets it was trained on, by stream."""
     calibration: Calibration
     state: Mapping[str, np.ndarray]
-    digest: str
-    """sha256 of the file."""
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """sha256 of configuration and arrays. Not of the file: the same weights saved again give other bytes."""
+        whole = hashlib.sha256(json.dumps(dict(self.config), sort_keys=True).encode())
+        for name, array in sorted(self.state.items()):
+            whole.update(f"{name} {array.dtype} {array.shape}".encode())
+            whole.update(np.ascontiguousarray(array).data)
+        return whole.hexdigest()
 
     @property
     def dims(self) -> dict[str, int]:
@@ -81,7 +90,7 @@ def read(name: str | os.PathLike[str]) -> Trained:
         return Trained(
             source, metadata["model"], json.loads(metadata["config"]), WindowSpec(**json.loads(metadata["spec"])),
             json.loads(metadata["features"]), Calibration(*(arrays[f"calibration.{part}"] for part in ("temperature", "cap", "prior"))),
-            {key.removeprefix("model."): value for key, value in arrays.items() if key.startswith("model.")}, weights.sha256(name),
+            {key.removeprefix("model."): value for key, value in arrays.items() if key.startswith("model.")},
         )
     except (KeyError, TypeError, ValueError) as error:
         raise weights.WeightsError(f"{source} lacks a part of a fusion model: {error}. Train it again with `affect train`.") from error
