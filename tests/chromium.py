@@ -28,7 +28,7 @@ QUIET = (
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-default-browser-check",
     "--autoplay-policy=no-user-gesture-required",
 )  # fmt: skip
-LIMIT = 90.0
+LIMIT = 150.0
 """Seconds that anything may take: a busy machine with two cores decodes, draws and infers all at once."""
 
 
@@ -131,7 +131,7 @@ def session(*arguments: object) -> Iterator[Session]:
     with subprocess.Popen(command, start_new_session=True, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             running = Session(process, f"http://{page}/")
-            running.until(lambda health: (health["session"] or {}).get("begun"), 160)
+            running.until(lambda health: (health["session"] or {}).get("begun"), 2 * LIMIT)
             yield running
             process.send_signal(signal.SIGINT)
             assert process.wait(LIMIT) == 0

@@ -1,9 +1,10 @@
 #!/usr/bin/env python
 """What open pages cost the engine: the built-in clip in sessions with no page, with pages that read, and with pages drawn here.
 
-The three kinds take turns within one run, so that what else the machine does falls on all of them alike. For each: readings a
-second, and how long after its window's end each provisional reading was out. `--browser` adds Chromium tabs on this very machine
-(playwright), whose drawing takes processor time that a page elsewhere would not.
+The kinds take turns within one run, so that what else the machine does falls on all of them alike. For each: readings a
+second, how long after its window's end each provisional reading was out, and what the page's server takes of one core.
+`--browser` adds Chromium tabs on this very machine (playwright), whose drawing takes processor time that a page elsewhere
+would not.
 
 With `--give`, instead: how fast a browser that gives its camera and microphone is read (needs Chromium, ffmpeg).
 """
@@ -18,9 +19,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from chromium import Watched, browser, fake_devices, playing, session
@@ -91,9 +94,14 @@ def one(kind: str, model: str, chromium: Any) -> dict[str, float]:
     with session("--camera", f"file:{CLIP}", "--microphone", f"file:{CLIP}", "--model", model) as running:
         heard = Heard(running.health()["session"]["hub"])
         heard.start()
+        server = running.page_server()
+        begun, used = time.monotonic(), sum(server.cpu_times()[:2])
+        seconds = elapsed = 0.0
         with pages(kind, running.url, chromium):
-            heard.ended.wait(120)
-    return heard.figures()
+            while not heard.ended.wait(0.5) and elapsed < 240:
+                with suppress(psutil.NoSuchProcess):
+                    elapsed, seconds = time.monotonic() - begun, sum(server.cpu_times()[:2]) - used
+    return {**heard.figures(), "server_cpu_percent": 100 * seconds / elapsed}
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
