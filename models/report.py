@@ -26,8 +26,8 @@ NOTES = {
         "with the words below. Measured before with public code on the same "
         "features, 3 seeds: linear 76.6 ± 0.4, bc-LSTM 77.8 ± 0.5, MulT 76.3 ± 1.4, UCRN 76.8 ± 1.0, MMMU-BA 77.4 ± 1.1, BiLSTM on "
         "concatenated features 78.8 ± 1.3. Goal: 80.5. None of ours reaches either. The disturbances below show one reason: "
-        "most read the text alone better than everything, so what they learn of voices in 50 videos does not carry over. Not tried: stronger "
-        "regularisation of the voice, other sizes, more epochs."
+        "most read the text alone better than everything, so what they learn of voices in 50 videos does not carry over. Not tried: "
+        "stronger regularisation of the voice, other sizes, more epochs."
     ),
     "mosi-utterance-words": (
         "As above, with more features: not to be compared with figures on the corpus's features alone. The goal "
