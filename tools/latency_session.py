@@ -46,7 +46,7 @@ def record(arguments: list[str]) -> Capture:
     with tempfile.TemporaryDirectory() as folder:
         file, log = Path(folder) / "report.json", Path(folder) / "log"
         address = _free_address()
-        command = [sys.executable, "-m", "stream.cli", "run", "--no-view", "--hub", address, "--json", str(file), *arguments]
+        command = [sys.executable, "-m", "stream.cli", "run", "--no-view", "--no-page", "--hub", address, "--json", str(file), *arguments]
         # A warm start has its bytecode.
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""}
         capture = Capture()
