@@ -141,7 +141,6 @@ def test_rhythm_and_closings_of_provisionals() -> None:
     assert rhythm(heard[:2]) == {}
 
 
-@pytest.mark.timeout(500)  # compiles an engine first
 def test_a_short_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights, clip, out = untrained(tmp_path / "untrained.safetensors"), tmp_path / "short.mp4", tmp_path / "latency.json"
     ffmpeg("-i", str(CLIP), "-t", "3", "-c", "copy", str(clip))
