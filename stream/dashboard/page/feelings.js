@@ -71,7 +71,8 @@ export class Feelings {
     }
     let about = "for a first reading";
     if (past) about = known ? `${Math.round(100 * now.p[now.top])} %, ${now.final ? "settled" : "provisional"}` : "nothing usable then";
-    else if (name && known) about = name === top ? sureness(now.p[now.top]) : `turning ${top}`;
+    else if (name && !known) about = "nothing to go by just now";
+    else if (name) about = name === top ? sureness(now.p[now.top]) : `turning ${top}`;
     else if (known) about = `leaning to ${top}`;
     else if (now) about = "no face, no voice, no words";
     if (this.about.textContent !== about) this.about.textContent = about;

@@ -56,7 +56,8 @@ export class Picture {
   mark(box) {
     this.outline.hidden = !box;
     if (!box) return;
-    const [x0, y0, x1, y1] = box;
+    const [left, y0, right, y1] = box;
+    const [x0, x1] = this.own ? [1 - right, 1 - left] : [left, right]; // one's own picture is a mirror
     const grow = 0.04;
     Object.assign(this.outline.style, {
       left: `${100 * (x0 - grow)}%`, top: `${100 * (y0 - 2 * grow)}%`, width: `${100 * (x1 - x0 + 2 * grow)}%`, height: `${100 * (y1 - y0 + 3 * grow)}%`,
@@ -75,7 +76,7 @@ export class Picture {
     }
     const seen = this.own || !this.preview.hidden;
     this.empty.hidden = seen;
-    const about = this.own ? "this browser’s camera" : source ? source.replace(/^file:(.*[\\/])?/, "file ") : "no camera in this session";
+    const about = this.own ? "this browser’s camera" : source === "browser" ? "a browser’s camera, once one is given" : source ? source.replace(/^file:(.*[\\/])?/, "file ") : "no camera in this session";
     const text = missing ? `${about}: ${missing}` : about;
     if (this.caption.textContent !== text) this.caption.textContent = text;
   }
