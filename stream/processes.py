@@ -49,8 +49,9 @@ def _enter(entry: Callable[..., int], options: Any, connection: Connection, log:
 class Processes:
     """The hub and the workers of one session on this host, each a process of its own."""
 
-    def __init__(self, entries: dict[str, Entry], connection: Connection, notes: Notes) -> None:
-        self._entries = entries
+    def __init__(self, entries: dict[str, Entry], connection: Connection, notes: Notes, optional: frozenset[str] = frozenset()) -> None:
+        """`optional` names what the session begins without, should it fail."""
+        self._entries, self._optional = entries, optional
         self._connection = connection
         self._context = multiprocessing.get_context("spawn")
         self._logs = tempfile.TemporaryDirectory(prefix="affect-")
@@ -89,7 +90,7 @@ class Processes:
                 continue
             code = process.exitcode
             line = self.said(name)
-            if not begun or name == "hub":
+            if name == "hub" or not (begun or name in self._optional):
                 raise StartError(line.removeprefix("affect: ") or f"the {name} ended with exit status {code}")
             if code in (0, 2):  # done, or said why it cannot go on
                 if line:

@@ -167,7 +167,9 @@ def run(options: RunOptions) -> int:
     bus = connection.open()
     notes = Notes(aloud=options.no_view)
     report = Report(options.sources, notes)
-    processes = Processes(entries, connection, notes)
+    # A page that nobody named, on a port that another session was quicker to take, is no reason not to begin.
+    spare = options.page == DEFAULT_PAGE and BROWSER not in options.sources.values()
+    processes = Processes(entries, connection, notes, frozenset({"dashboard"} if spare else ()))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
