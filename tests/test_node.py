@@ -135,6 +135,8 @@ def sleepy(entry: object, options: object, connection: Connection) -> int:
 class Tone:
     """A device that hears silence, at 16 kHz."""
 
+    uncertainty = 0
+
     def __init__(self, source: str) -> None:
         self.source = source
 
