@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from torch.nn import functional
 from models.encoders.facefront import FaceFront
 from models.encoders.voice import VoiceFront
 from models.encoders.wordfront import WordFront
-from models.layers import Patches, Rows, any_row, no_code, position_code, time_code
+from models.layers import Front, Patches, Rows, any_row, no_code, position_code, time_code
+from models.window import Window
 
 N_MODALITIES = 3
 Config = TypeVar("Config", bound="FusionConfig")
@@ -118,6 +119,12 @@ class Fronts(nn.ModuleList):
         else:
             super().__init__(Patches(c.dims[m], widths[m], c.kernels[m], c.strides[m], c.front_bias) for m in range(N_MODALITIES))
         self.dropout_in, self.use = c.dropout_in, c.use
+
+    def fit(self, window: Window) -> None:
+        """Takes mean and deviation of each modality's rows from training windows; a modality that has none there keeps what it has."""
+        for front, sequence in zip(self, window, strict=True):
+            if sequence.mask.any():
+                cast(Front, front).fit(torch.from_numpy(sequence.x), torch.from_numpy(sequence.mask))
 
     def forward(self, *sequences: Tensor) -> tuple[list[Encoded], Tensor]:
         """x (B, T, D), t (B, T) seconds relative to the window's end, mask (B, T) of each modality -> tokens, presence (B, 3)."""

@@ -90,7 +90,20 @@ class Standardise(nn.Module):
         return (x - self.mean) / self.std
 
 
-class Patches(nn.Module):
+class Front(nn.Module):
+    """What a modality's rows pass first: called with x (B, T, D), t and mask (B, T), it gives tokens, their times and mask, and what
+    the modality alone says where it reads by itself."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.standardise = Standardise(dim)
+
+    def fit(self, x: Tensor, mask: Tensor) -> None:
+        """Takes mean and deviation from x (B, T, D), mask (B, T)."""
+        self.standardise.fit(x, mask)
+
+
+class Patches(Front):
     """Rows to tokens: a convolution over `stride` rows at a time. Tokens carry the mean time of their rows.
 
     With stride 1 this is the paper's Conv1d of width `kernel` with same padding. With a larger stride the patches do not
@@ -98,9 +111,8 @@ class Patches(nn.Module):
     """
 
     def __init__(self, dim: int, d: int, kernel: int = 3, stride: int = 1, bias: bool = True) -> None:
-        super().__init__()
+        super().__init__(dim)
         self.stride = stride
-        self.standardise = Standardise(dim)
         if stride == 1:
             self.conv = nn.Conv1d(dim, d, kernel, padding=kernel // 2, bias=bias)
         else:
@@ -115,12 +127,8 @@ class Patches(nn.Module):
         return veil(z if self.conv.bias is None else z + self.conv.bias, tokens_mask), tokens_t, tokens_mask, None
 
 
-class Rows(nn.Module):
+class Rows(Front):
     """Rows as they are, standardised, for models that begin with a recurrent layer."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.standardise = Standardise(dim)
 
     def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """x (B, T, D), t and mask (B, T) -> the same with zeros behind the mask."""

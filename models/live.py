@@ -27,16 +27,14 @@ from models.datasets import cache_root
 from models.encoders import voice as voice_encoder
 from models.encoders.facefront import FaceFront
 from models.encoders.text import load_head
-from models.encoders.voice import VoiceFront, augment, level_free
+from models.encoders.voice import VoiceFront, augment
 from models.encoders.wordfront import WordFront
 from models.fusion import FusionModel
-from models.layers import Patches
 from models.losses import Targets, TaskLoss, soft_cross_entropy
 from models.material import Material
 from models.mea import MEAConfig
 from models.perception.facenet import features as face_features
 from models.perception.voice import VOICE
-from models.perception.words import VECTOR
 from models.perception.words import feature_set as word_features
 from models.registry import MODELS
 from models.window import Window, WindowSpec
@@ -159,7 +157,7 @@ class LiveTraining:
         torch.manual_seed(self.seed)
         entry, judge = MODELS[self.model], self.loss()
         model = entry.build(entry.config.live(**self.changes))
-        prepare(model, train.batch(512, (self.seed, 0))[0])
+        model.fronts.fit(train.batch(512, (self.seed, 0))[0])
         words, voices, faces = model.fronts
         assert isinstance(words, WordFront) and isinstance(voices, VoiceFront) and isinstance(faces, FaceFront) and faces.reader
         words.begin_as(load_head(self.words))
@@ -232,7 +230,8 @@ def _fit_voice(config: LiveTraining, log: Log, tell: material.Progress) -> tuple
     valid = Composer(Material.of_voices(material.load_talks("valid", 1, tell)))
     torch.manual_seed(config.seed)
     net = VoiceFront(stride=STRIDE)
-    fit_voice(net, train.batch(512, (config.seed, 2), VOICE_ONLY)[0])
+    voices = train.batch(512, (config.seed, 2), VOICE_ONLY)[0].voice
+    net.fit(torch.from_numpy(voices.x), torch.from_numpy(voices.mask))
     optimiser = torch.optim.AdamW(net.parameters(), config.voice_rate, weight_decay=config.decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.voice_rate, total_steps=config.voice_steps, pct_start=0.1)
     held, held_truth = valid.batch(config.valid_windows, 3, VOICE_ONLY)
@@ -268,23 +267,6 @@ def voice_logits(net: VoiceFront, window: Window, chunk: int = 100) -> Tensor:
     with torch.inference_mode():
         whole = [torch.from_numpy(part) for part in window.voice]
         return torch.cat([net(*(part[k:k + chunk] for part in whole))[3] for k in range(0, len(whole[0]), chunk)])
-
-
-def prepare(model: FusionModel, window: Window) -> None:
-    """Fits the standardisation of the front ends to a batch of windows."""
-    for front, sequence in zip(model.fronts, window, strict=True):
-        if isinstance(front, Patches):
-            front.standardise.fit(torch.from_numpy(sequence.x), torch.from_numpy(sequence.mask))
-        elif isinstance(front, VoiceFront):
-            fit_voice(front, window)
-        elif isinstance(front, WordFront):
-            front.standardise.fit(torch.from_numpy(sequence.x[..., VECTOR:]), torch.from_numpy(sequence.mask))
-
-
-def fit_voice(front: VoiceFront, window: Window) -> None:
-    """Fits the standardisation of the voice front end, which works on rows without their level."""
-    mask = torch.from_numpy(window.voice.mask)
-    front.standardise.fit(level_free(torch.from_numpy(window.voice.x), mask), mask)
 
 
 def tensors(window: Window) -> list[Tensor]:

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from models import runs
 from models.fusion import FusionConfig, FusionModel
-from models.layers import Standardise
 from models.losses import Targets, TaskLoss
 from models.registry import MODELS, Entry
 from models.task import Answers, Batch, Task
@@ -137,7 +136,7 @@ class _Run:
         self.accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
         torch.manual_seed(plan.seed)
         self.model = entry.build(self.config)
-        standardise(self.model, task.train.window)
+        self.model.fronts.fit(task.train.window)
         evidence = plan.evidence if self.config.evidence and self.config.classes else 0.0
         loss = entry.loss(task=TaskLoss(**{**_task_loss(entry), **task.loss, "evidence": evidence}))
         optimiser = torch.optim.AdamW(self.model.parameters(), plan.rate, weight_decay=plan.decay, fused=True)
@@ -179,7 +178,6 @@ class _Run:
         for mine in self._share(epoch):
             for group in self.optimiser.param_groups:
                 group["lr"] = plan.rate * one_cycle(self.step / max(self.steps, 1))
-            self.model.progress(self.step / max(self.steps, 1))
             self.model.progress(self.step / max(self.steps, 1))
             inputs, targets = _on(mine, self.accelerator.device)
             loss, named = self.learner(inputs, targets)
@@ -245,14 +243,6 @@ def _task_loss(entry: Entry) -> dict[str, Any]:
 def one_cycle(share: float, warm: float = 0.1) -> float:
     """The learning rate's share of its peak when `share` of the training is done: a linear rise, then half a cosine to zero."""
     return share / warm + 1e-3 if share < warm else 0.5 + 0.5 * float(np.cos(np.pi * (share - warm) / (1 - warm)))
-
-
-def standardise(model: FusionModel, window: Window) -> None:
-    """Fits the standardisation of the front ends to the training windows."""
-    for front, sequence in zip(model.fronts, window, strict=True):
-        layer = getattr(front, "standardise", None)
-        if isinstance(layer, Standardise) and sequence.mask.any():
-            layer.fit(torch.from_numpy(sequence.x), torch.from_numpy(sequence.mask))
 
 
 def answer(model: FusionModel, window: Window, state: dict[str, Tensor] | None = None, chunk: int = 256) -> Answers:

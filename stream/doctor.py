@@ -38,8 +38,8 @@ LIBRARIES = {
 }  # fmt: skip
 """Shared libraries that wheels expect from the system, with the Debian package of each."""
 INSTEAD = "affect demo  # plays the built-in clip instead"
-TRAINED = {name: name for name in ("face", "words", "mea", "msaf", "ucrn", "iaca")}
-"""Shipped weights, with what `affect train` calls them."""
+TRAINED = ("face", "words", "mea", "msaf", "ucrn", "iaca")
+"""Shipped weights, as `affect train` calls them."""
 
 
 @dataclass(frozen=True)
@@ -203,8 +203,8 @@ def engine() -> Check:
 
 def trained() -> Iterator[Check]:
     """Each shipped weights file: there, readable, and made for the features that are computed here."""
-    for name, taught in TRAINED.items():
-        cure = f"affect train --model {taught}"
+    for name in TRAINED:
+        cure = f"affect train --model {Path(name).stem}"
         try:
             metadata = weights.load(name)[1]
             digest = weights.sha256(name)

@@ -130,14 +130,14 @@ def test_weights_are_checked_against_the_features_computed_here(tmp_path: Path, 
     import numpy as np
     from safetensors.numpy import save_file
 
-    monkeypatch.setattr(doctor, "TRAINED", {str(tmp_path / "mine.safetensors"): "mea"})
+    monkeypatch.setattr(doctor, "TRAINED", (str(tmp_path / "mea.safetensors"),))
     monkeypatch.setattr(doctor, "live_features", lambda: {"face": "new", "voice": "same"})
     (missing,) = doctor.trained()
     assert missing.level == "fail" and missing.cure.endswith("affect train --model mea")
-    save_file({"x": np.zeros(1, np.float32)}, tmp_path / "mine.safetensors", {"features": json.dumps({"face": "old", "voice": "same"})})
+    save_file({"x": np.zeros(1, np.float32)}, tmp_path / "mea.safetensors", {"features": json.dumps({"face": "old", "voice": "same"})})
     (stale,) = doctor.trained()
     assert stale.level == "fail" and stale.detail.endswith("than these: face")
-    save_file({"x": np.zeros(1, np.float32)}, tmp_path / "mine.safetensors", {"features": json.dumps({"face": "new"})})
+    save_file({"x": np.zeros(1, np.float32)}, tmp_path / "mea.safetensors", {"features": json.dumps({"face": "new"})})
     (good,) = doctor.trained()
     assert good.level == "ok" and "sha256" in good.detail
 

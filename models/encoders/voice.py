@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers import AttentionPool, Standardise, mean_over_time, patch, shut, time_code, veil
+from models.layers import AttentionPool, Front, mean_over_time, patch, shut, time_code, veil
 from models.perception.voice import BANDS, ENERGY, PITCH, SPEECH, VOICING
 
 COLUMNS = BANDS + 5
@@ -30,7 +30,7 @@ class VoiceReader(nn.Module):
         return logits
 
 
-class VoiceFront(nn.Module):
+class VoiceFront(Front):
     """Level normalisation, two strided convolutions and residual dilated ones; (B, T, 44) -> (B, ceil(T / stride), d).
 
     `stride` is 4 or a multiple of it; what is over 4 is averaged at the end. With `reads` also the emotions of the
@@ -38,11 +38,10 @@ class VoiceFront(nn.Module):
     """
 
     def __init__(self, d: int = 40, width: int = 96, dropout: float = 0.1, stride: int = 4, reads: bool = True) -> None:
-        super().__init__()
+        super().__init__(COLUMNS)
         if stride % 4 or stride < 4:
             raise ValueError(f"the voice front end's stride is {stride}; it must be a multiple of 4")
         self.stride = stride
-        self.standardise = Standardise(COLUMNS)
         self.first = nn.Conv1d(COLUMNS, width, 5, stride=2, padding=2)
         self.second = nn.Conv1d(width, width, 5, stride=2, padding=2)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(4))
@@ -50,6 +49,10 @@ class VoiceFront(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.out = nn.Linear(width, d)
         self.reader = VoiceReader(d) if reads else None
+
+    def fit(self, x: Tensor, mask: Tensor) -> None:
+        """Takes mean and deviation from voice rows x (B, T, 44), mask (B, T), their level taken out."""
+        super().fit(level_free(x, mask), mask)
 
     def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """x (B, T, 44), t and mask (B, T) -> tokens (B, N, d), their times and mask (B, N), and what the voice alone says (B, 7)."""

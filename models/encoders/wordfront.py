@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.emotions import EMOTIONS
-from models.layers import BLOCKED, Standardise, any_row, mean_over_time, shut, time_code, veil
+from models.layers import BLOCKED, Front, any_row, mean_over_time, shut, time_code, veil
 from models.perception.words import DIM, VECTOR
 
 CODE = 16
@@ -61,17 +61,16 @@ class Recency(nn.Module):
         return share, functional.softplus(self.text(seen))
 
 
-class WordFront(nn.Module):
+class WordFront(Front):
     """A word and its neighbours (the first layer of `TextHead`), its duration, pause and probability; (B, T, 67) -> (B, T, d).
 
     With `reads` also what `TextHead` would say of the words alone, the old ones counting less.
     """
 
     def __init__(self, d: int = 40, width: int = 128, reads: bool = True) -> None:
-        super().__init__()
+        super().__init__(DIM - VECTOR)
         self.words = nn.Linear(VECTOR, width)
         self.phrases = nn.Conv1d(VECTOR, width, 3, padding=1)
-        self.standardise = Standardise(DIM - VECTOR)
         self.out = nn.Linear(width + DIM - VECTOR, d)
         self.reader = TextReader(width) if reads else None
         self.recency = Recency() if reads else None
@@ -82,6 +81,10 @@ class WordFront(nn.Module):
         for module, prefix in ((self.words, "words."), (self.phrases, "phrases."), (self.reader, "")):
             if module is not None:
                 module.load_state_dict({name: learnt[prefix + name] for name in module.state_dict()})
+
+    def fit(self, x: Tensor, mask: Tensor) -> None:
+        """Takes mean and deviation of the columns behind the vector from word rows x (B, T, 67), mask (B, T)."""
+        super().fit(x[..., VECTOR:], mask)
 
     def pretrained(self) -> list[nn.Parameter]:
         """The weights that `begin_as` sets."""
