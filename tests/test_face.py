@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from models.perception import facegeometry
+from models.perception import facegeometry, facemesh
 from models.perception.face import FaceBackendError, FaceTracker
 
 SHARED = Path(os.environ.get("AFFECT_DATA", Path(__file__).parents[2] / "shared"))
@@ -105,6 +105,18 @@ def test_geometry_does_not_see_position_size_and_tilt(landmarks: np.ndarray) -> 
         assert moved[name] == pytest.approx(plain[name], abs=2e-3), name
 
 
+def test_geometry_without_irises_looks_straight_ahead(landmarks: np.ndarray) -> None:
+    whole, without = facegeometry.geometry(landmarks), facegeometry.geometry(landmarks[:468])
+    assert without["gaze_x"] == without["gaze_y"] == 0 != whole["gaze_x"]
+    assert {name: value for name, value in whole.items() if "gaze" not in name} == pytest.approx(
+        {name: value for name, value in without.items() if "gaze" not in name})
+
+
+def test_a_crop_is_of_the_grey_picture(portrait: np.ndarray, landmarks: np.ndarray) -> None:
+    transform = facegeometry.alignment(landmarks)
+    assert np.array_equal(facegeometry.crop(portrait, transform), facegeometry.crop(_grey(portrait), transform))
+
+
 def test_geometry_follows_the_mouth(landmarks: np.ndarray) -> None:
     changed = landmarks.copy()
     changed[[61, 291], 1] += 8  # Corners down.
@@ -194,6 +206,18 @@ def test_bad_frames_and_times_are_told(portrait: np.ndarray, tracker: FaceTracke
         tracker(portrait, 300 * SECOND)
     tracker.reset()
     assert tracker(portrait, 0) is not None
+
+
+@pytest.mark.parametrize("more", [{}, {"visibility": 0.5}])
+def test_landmarks_are_read_off_their_bytes(more: dict[str, float]) -> None:
+    from mediapipe.framework.formats.landmark_pb2 import NormalizedLandmarkList
+
+    truth = np.random.default_rng(0).normal(size=(478, 3)).astype(np.float32)
+    truth[:3] = 0
+    face = NormalizedLandmarkList()
+    for x, y, z in truth.tolist():
+        face.landmark.add(x=x, y=y, z=z, **more)
+    assert np.array_equal(facemesh._points(face), truth)
 
 
 def test_missing_landmarker_is_told(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -147,8 +146,7 @@ class FaceTracker:
             transform = facegeometry.alignment(points)
         except ValueError:
             return None
-        grey = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
-        crop = facegeometry.crop(grey, transform)
+        crop = facegeometry.crop(frame, transform)
         centre = facegeometry.anchors(points)[:2].mean(0).astype(np.float64)
         measures = facegeometry.geometry(points)
         measures["motion"] = 0.0

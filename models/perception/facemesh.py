@@ -75,6 +75,21 @@ def _mediapipe() -> Any:
         raise FaceBackendError(f"mediapipe cannot be imported: {error}. Run `pip install -c tools/constraints.txt mediapipe`.") from error
 
 
+_LANDMARK = np.dtype([("head", "S3"), ("x", "<f4"), ("to_y", "S1"), ("y", "<f4"), ("to_z", "S1"), ("z", "<f4")])
+"""A landmark of three numbers as protobuf writes it."""
+_MARKS = np.array((b"\x0a\x0f\x0d", 0, b"\x15", 0, b"\x1d", 0), _LANDMARK)
+
+
+def _points(face: Any) -> Points:
+    """The landmarks of a protobuf list (N, 3), read off its bytes: asking for 1,434 numbers one by one takes a quarter of a millisecond."""
+    data = face.SerializeToString()
+    if len(data) % _LANDMARK.itemsize == 0:
+        read = np.frombuffer(data, _LANDMARK)
+        if all((read[name] == _MARKS[name]).all() for name in ("head", "to_y", "to_z")):
+            return np.stack([read["x"], read["y"], read["z"]], 1)
+    return np.array([(p.x, p.y, p.z) for p in face.landmark], np.float32)
+
+
 class FaceMesh:
     """Finds and follows the landmarks of faces.
 
@@ -142,7 +157,7 @@ class FaceMesh:
         frame = np.ascontiguousarray(frame)
         faces: Any
         if self.backend == "solutions":
-            faces = [face.landmark for face in self._engine.process(frame).multi_face_landmarks or ()]
+            faces = [_points(face) for face in self._engine.process(frame).multi_face_landmarks or ()]
         else:
             image = self._mp.Image(image_format=self._mp.ImageFormat.SRGB, data=frame)
             if self._still:
@@ -151,8 +166,9 @@ class FaceMesh:
                 # The tracker demands rising whole milliseconds; two frames inside one millisecond still must rise.
                 self._last_ms = max(self._last_ms + 1, time_ns // 1_000_000)
                 faces = self._engine.detect_for_video(image, self._last_ms).face_landmarks
+            faces = [np.array([(p.x, p.y, p.z) for p in face], np.float32) for face in faces]
         size, half = np.array([width, height, width], np.float32), np.array([0.5, 0.5, 0], np.float32)
-        return [np.array([(p.x, p.y, p.z) for p in face], np.float32) * size - half for face in faces]
+        return [face * size - half for face in faces]
 
     def reset(self) -> None:
         """Forget the face that was followed."""
