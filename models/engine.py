@@ -15,7 +15,7 @@ from models.runtime.choice import BackendError, Choice
 from models.runtime.trained import Trained, read, save
 from models.window import Window
 
-__all__ = ["BackendError", "BuildError", "Engine", "Reading", "cold", "compile", "load", "save"]
+__all__ = ["BackendError", "BuildError", "Engine", "Reading", "cold", "compile", "failed", "load", "save"]
 
 
 class Reading(NamedTuple):
@@ -94,15 +94,25 @@ def load(
 
 
 def cold(name: str | os.PathLike[str] = "mea", backend: str = "auto", batch: int = 1, precision: str = "fp16") -> bool:
-    """Whether `load` would have to compile first. Raises as `load`."""
+    """Whether `load` would have to compile first; it does not where that has failed before. Raises as `load`."""
     trained, chosen = read(name), choice.compiled(backend)
-    return bool(chosen) and build.cached(trained, chosen, batch, precision) is None
+    wanted = trained, chosen, batch, precision
+    return bool(chosen) and build.cached(*wanted) is None and not build.failed(*wanted)
+
+
+def failed(name: str | os.PathLike[str] = "mea", backend: str = "auto", batch: int = 1, precision: str = "fp16") -> str:
+    """Why the backend that `load` would try first could not be compiled; empty where it was, or nobody tried. Raises as `load`."""
+    trained, chosen = read(name), choice.compiled(backend)
+    return build.failed(trained, chosen, batch, precision) if chosen else ""
 
 
 def compile(
     name: str | os.PathLike[str] = "mea", backend: str = "auto", batch: int = 1, precision: str = "fp16"
 ) -> tuple[str, dict[str, Any]]:
-    """Compiles anew (about 20 s) for later calls of `load`: the backend, and what its build found. Raises as `load`, and BuildError."""
+    """Compiles anew (about 20 s), whatever came of it before, for later calls of `load`: the backend, and what its build found.
+
+    Raises as `load`, and BuildError.
+    """
     trained, chosen = read(name), choice.compiled(backend)
     if not chosen:
         raise BackendError("there is nothing to compile for the eager backend")

@@ -195,6 +195,8 @@ def engine() -> Check:
     backend = choice.compiled() or "eager"
     where = f"on {tensorrt.gpu()}" if backend == "tensorrt" else f"on the processor ({tensorrt.missing()})"
     try:
+        if reason := engine.failed():
+            return Check("engine", "warn", f"{backend} could not be compiled, and the next best is taken: {reason}", "affect compile")
         ready = "to be compiled at the first start, once (`affect compile` does it now)" if engine.cold() else "compiled"
     except weights.WeightsError:
         ready = "without weights to compile"

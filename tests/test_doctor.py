@@ -181,10 +181,16 @@ def test_every_check_answers_here_and_a_broken_one_is_a_finding(monkeypatch: pyt
 
 def test_what_computes_and_whether_it_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorrt, "missing", lambda: "no NVIDIA GPU here")
+    monkeypatch.setattr(engine, "failed", lambda: "")
     monkeypatch.setattr(engine, "cold", lambda: True)
     assert doctor.engine().detail.startswith("onnx on the processor (no NVIDIA GPU here), to be compiled at the first start")
     monkeypatch.setattr(engine, "cold", lambda: False)
     assert doctor.engine().detail == "onnx on the processor (no NVIDIA GPU here), compiled"
+    monkeypatch.setattr(engine, "failed", lambda: "no such operator")
+    found = doctor.engine()
+    assert (found.level, found.cure) == ("warn", "affect compile") and "onnx could not be compiled" in found.detail
+    assert "no such operator" in found.detail
+    monkeypatch.setattr(engine, "failed", lambda: "")
     monkeypatch.setattr(onnx, "missing", lambda: "onnxruntime not installed")
     assert doctor.engine().detail == "eager on the processor (no NVIDIA GPU here), slower than compiled"
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -123,9 +124,49 @@ def test_a_damaged_entry_is_built_again(late: Path, builds: list[str], own_cache
     assert engine.load(late, backend="onnx").facts["cached"] is True
 
 
-def test_a_whole_entry_that_cannot_be_opened_is_built_again(late: Path, builds: list[str]) -> None:
+def test_a_whole_entry_that_cannot_be_opened_is_built_again(
+    late: Path, builds: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
     cache.put(onnx.key(trained.read(late), 1, "fp32"), cache.Entry(b"no program", {}))
     assert engine.load(late, backend="onnx").facts["cached"] is False and builds == ["onnx"]
+    assert re.search(r"cached onnx program of late cannot be opened and is compiled anew \(\w+: ", caplog.text)
+
+
+@no_gpu
+def test_a_failed_build_is_not_tried_at_every_start(
+    late: Path, entry: cache.Entry, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    whole = subprocess.Popen
+
+    def failing(command: list[str], **options: Any) -> Any:
+        tried.append(command[4])
+        return whole([sys.executable, "-c", "import sys; sys.exit('BuildError: no such operator')"], **options)
+
+    monkeypatch.setattr(build.subprocess, "Popen", failing)
+    reasons = {engine.load(late).told for _ in range(3)}
+    assert tried == ["onnx"] and len(reasons) == 2
+    assert all("eager (auto: no NVIDIA GPU here; onnx: no such operator" in reason for reason in reasons)
+    assert not engine.cold(late) and engine.failed(late) == "no such operator"
+    with pytest.raises(engine.BackendError, match=r"no such operator \(as it was last compiled; `affect compile` tries again\)"):
+        engine.load(late, backend="onnx")
+    with pytest.raises(engine.BuildError, match="no such operator"):
+        engine.compile(late)
+    assert tried == ["onnx", "onnx"]
+    cache.put(onnx.key(trained.read(late), 1, "fp32"), entry)
+    assert engine.load(late).backend == "onnx" and not engine.failed(late)
+    with pytest.raises(engine.BuildError):
+        engine.compile(late)
+    assert engine.load(late).backend == "onnx"  # A build that fails takes nothing away.
+
+
+def test_a_build_that_was_killed_is_tried_again(late: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = subprocess.Popen
+    code = "import os; os.kill(os.getpid(), 9)"
+    monkeypatch.setattr(build.subprocess, "Popen", lambda command, **options: whole([sys.executable, "-c", code], **options))
+    with pytest.raises(engine.BuildError, match="ended with status -9"):
+        engine.compile(late, "onnx")
+    assert engine.cold(late, "onnx") and not engine.failed(late, "onnx")
 
 
 def test_weights_saved_again_are_the_same_weights(late: Path, builds: list[str], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from typing import Any, Protocol, cast
 
 from models.runtime import cache, trained
 from models.runtime.trained import Trained
+
+log = logging.getLogger(__name__)
 
 
 class BuildError(Exception):
@@ -54,21 +57,29 @@ def cached(given: Trained, backend: str, batch: int, precision: str) -> cache.En
     return cache.get(compiler(backend).key(given, batch, precision))
 
 
+def failed(given: Trained, backend: str, batch: int, precision: str) -> str:
+    """Why the last build of a program failed; empty where there is a program, or nobody tried."""
+    return cache.failed(compiler(backend).key(given, batch, precision))
+
+
 def load(given: Trained, backend: str, batch: int, precision: str) -> tuple[Any, dict[str, Any]]:
-    """A program ready to run, and what its build found. Raises BuildError."""
+    """A program ready to run, and what its build found. Raises BuildError, at once where the last build of the same program failed."""
     made = compiler(backend)
     entry = cached(given, backend, batch, precision)
     if entry is not None:
         try:
             return made.open(entry.data, given, batch), {**entry.facts, "cached": True}
-        except Exception:
-            pass  # Whole, and yet not to the taste of what runs it: built anew.
+        except Exception as error:  # Whole, and yet not to the taste of what runs it.
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            log.warning("the cached %s program of %s cannot be opened and is compiled anew (%s)", backend, given.model, reason)
+    elif reason := failed(given, backend, batch, precision):
+        raise BuildError(f"{reason} (as it was last compiled; `affect compile` tries again)")
     entry = build(given, backend, batch, precision)
     return made.open(entry.data, given, batch), {**entry.facts, "cached": False}
 
 
 def build(given: Trained, backend: str, batch: int, precision: str) -> cache.Entry:
-    """Builds into the cache in another process, which ends when this one does. Raises BuildError."""
+    """Builds into the cache in another process, which ends when this one does. Raises BuildError, and remembers its reason."""
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-m", __name__, str(given.source), backend, str(batch), precision]
@@ -80,7 +91,10 @@ def build(given: Trained, backend: str, batch: int, precision: str) -> cache.Ent
         said = process.stderr.read().strip().splitlines()
         status = process.wait()
     if status != 0:
-        raise BuildError(said[-1].removeprefix("BuildError: ") if said else f"the process that compiles ended with status {status}")
+        reason = said[-1].removeprefix("BuildError: ") if said else f"the process that compiles ended with status {status}"
+        if status > 0:  # Killed, it might have succeeded.
+            cache.fail(compiler(backend).key(given, batch, precision), reason)
+        raise BuildError(reason)
     entry = cached(given, backend, batch, precision)
     if entry is None:
         raise BuildError(f"the program was built, but {cache.folder()} does not keep it; is the disk full, or were the weights replaced?")

@@ -1,7 +1,8 @@
 """Compiled programs on disk: raw bytes with a JSON sidecar each. Never a pickle.
 
 The name of an entry is the hash of everything that decides its bytes: weights, features, shapes, precision, versions, the model's source.
-The sidecar repeats all that and the hash of the bytes; where either does not agree the entry is not used, and built again.
+The sidecar repeats all that and the hash of the bytes; where either does not agree the entry is not used, and built again. A build that
+failed leaves a sidecar alone, with the reason.
 """
 
 from __future__ import annotations
@@ -69,6 +70,21 @@ def put(wanted: Mapping[str, Any], entry: Entry) -> None:
     for old in by_use[KEEP:]:
         old.with_suffix(".bin").unlink(missing_ok=True)
         old.unlink(missing_ok=True)
+
+
+def fail(wanted: Mapping[str, Any], reason: str) -> None:
+    """Remembers that no entry could be built for this key. One that is there stays."""
+    if get(wanted) is None:
+        _write(_files(wanted)[1], json.dumps({"key": wanted, "failed": reason}, indent=1).encode())
+
+
+def failed(wanted: Mapping[str, Any]) -> str:
+    """Why the last build for this key failed; empty where it did not, or there was none."""
+    try:
+        said = json.loads(_files(wanted)[1].read_bytes())
+        return str(said["failed"]) if said["key"] == wanted else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _files(wanted: Mapping[str, Any]) -> tuple[Path, Path]:
