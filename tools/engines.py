@@ -5,22 +5,27 @@
     tools/bench_engine --model mea --batch 1            less of it
     tools/bench_engine --sessions 40                    whether one core holds 40 sessions; --sessions 0 finds how many it holds
 
-Cases are interleaved in rounds of shuffled order, so that other work on the machine favours none. Beside the time on the wall the
-thread's own processor time is measured, which other work disturbs less; the floor is the time that the model's FLOPs would take in one
-large matrix product. FLOPs are those of matrix products and convolutions (an LSTM's are not counted). Weights are untrained: they cost
-the same.
+Cases are interleaved in rounds of shuffled order, so that other work on the machine favours none; batches over 8 take part in every other
+round. Beside the time on the wall the thread's own processor time is measured, which other work disturbs less; the floor is the time that
+the model's FLOPs would take in one large matrix product. *First* is the median of each round's first call, when other work has had the
+caches, as in a session. How much of a tail (p99 / p50) is the machine's own show plain matrix products among the cases, as long as
+the first case and through as many weights. FLOPs are those of matrix products and convolutions (an LSTM's are not counted). Weights are
+untrained: they cost the same. Quantiles that too few calls stand behind are left out. Programs are compiled once and kept (half a minute
+each, 21 in all): stopped, the same command goes on with those it has.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import random
+import statistics
 import sys
 import time
-from collections import defaultdict
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +48,12 @@ from models.window import Sequence, Window, WindowSpec
 
 PAPER = "mea, paper-sized"
 LIVE = MEAConfig.live()
+LARGE = 8
+"""Windows: larger batches take part in every other round."""
+SIDE = 128
+"""Of the matrices in the plain products."""
+ENOUGH = {"p5_ms": (0.05, 20), "p50_ms": (0.5, 1), "p95_ms": (0.95, 20), "p99_ms": (0.99, 100)}
+"""Quantiles, and from how many calls on they are told."""
 
 
 class Case(NamedTuple):
@@ -50,6 +61,22 @@ class Case(NamedTuple):
     backend: str
     batch: int
     call: Callable[[], Any]
+
+
+class Times(NamedTuple):
+    """Seconds of each call of a case: on the wall, of the thread's own; and on the wall of each round's first."""
+
+    walls: list[float]
+    own: list[float]
+    first: list[float]
+
+    def figures(self) -> dict[str, Any]:
+        """In ms; None where the calls are too few."""
+        known = {key: float(np.quantile(self.walls, share)) * 1e3 if len(self.walls) >= calls else None
+                 for key, (share, calls) in ENOUGH.items()}
+        tail = known["p99_ms"] / known["p50_ms"] if known["p99_ms"] and known["p50_ms"] else None
+        return {"calls": len(self.walls), **known, "tail": tail, "first_p50_ms": statistics.median(self.first) * 1e3,
+                "thread_p50_ms": statistics.median(self.own) * 1e3}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -103,6 +130,7 @@ def untrained(model: str) -> trained.Trained:
 
 def latencies(options: argparse.Namespace) -> dict[str, Any]:
     cases, rows = [], []
+    sizes = options.batch or (1, 8, 64)
     for model in options.model or [*MODELS, PAPER]:
         given = untrained(model)
         network = program.network(given)
@@ -110,62 +138,85 @@ def latencies(options: argparse.Namespace) -> dict[str, Any]:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network(*one)
         facts = {"mflop": counter.get_total_flops() / 1e6, "parameters": sum(part.numel() for part in network.parameters())}
-        exact = program.Eager(given, precision=torch.float64)
+        asked = program.probe(given, math.lcm(*sizes, 8))
+        eager = program.Eager(given, precision=torch.float64)
+        alone = [eager([array[k:k + 1] for array in asked]) for k in range(len(asked[0]))]
+        exact = [np.concatenate(parts) for parts in zip(*alone, strict=True)]
         for backend in options.backend or choice.BACKENDS[1:]:
-            for batch in options.batch or (1, 8, 64):
+            for batch in sizes:
                 try:
                     print(f"preparing {model}, {backend}, batch {batch}", file=sys.stderr)
                     made = choice.choose(given, backend, batch)
                 except choice.BackendError as error:
                     print(f"left out: {error}", file=sys.stderr)
                     break
-                asked = program.probe(given, max(batch, 8))
                 parity = 0.0
                 for first in range(0, len(asked[0]), batch):
                     some = [array[first:first + batch] for array in asked]
-                    alone = [exact([array[k:k + 1] for array in some]) for k in range(batch)]
-                    answer = [part.copy() for part in made.program(some)]
-                    parity = max(parity, program.difference([np.concatenate(parts) for parts in zip(*alone, strict=True)], answer))
+                    parity = max(parity, program.difference([part[first:first + batch] for part in exact], made.program(some)))
                 cases.append(Case(model, backend, batch, lambda run=made.program, given=some: run(given)))
                 rows.append({"model": model, "backend": backend, "batch": batch, "parity": parity, **facts})
-    walls, own, rates = measure(cases, options.rounds, options.round_ms / 1e3, random.Random(options.seed))
+    if not cases:
+        raise SystemExit("bench_engine: no backend that was asked for can run here")
+    passes, product = plain(rows[0]["parameters"], cases[0].call)
+    together = [*cases, Case("plain products", "numpy", 1, product)]
+    (*times, own), rates = measure(together, options.rounds, options.round_ms / 1e3, random.Random(options.seed))
     rate = float(np.median(rates))
-    for k, (case, row) in enumerate(zip(cases, rows, strict=True)):
-        wall = np.array(walls[k]) * 1e3
-        p5, p50, p95, p99 = np.quantile(wall, (0.05, 0.5, 0.95, 0.99)).tolist()
-        thread, floor = float(np.median(own[k])) * 1e3, case.batch * row["mflop"] * 1e9 / rate
-        row |= {
-            "calls": len(wall), "p5_ms": p5, "p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "thread_p50_ms": thread,
-            "windows_per_s": case.batch / p50 * 1e3, "to_floor": thread / floor,
-        }
-    return {"rounds": options.rounds, "seed": options.seed, "gemm_gflops": rate / 1e9, "rows": rows}
+    for case, row, timed in zip(cases, rows, times, strict=True):
+        row |= timed.figures()
+        row |= {"windows_per_s": case.batch / row["p50_ms"] * 1e3,
+                "to_floor": row["thread_p50_ms"] * rate / (case.batch * row["mflop"] * 1e9)}
+    return {"rounds": options.rounds, "seed": options.seed, "gemm_gflops": rate / 1e9,
+            "machine_itself": {"passes": passes, "like": f"{cases[0].model}, {cases[0].backend}", **own.figures()}, "rows": rows}
 
 
-def measure(
-    cases: list[Case], rounds: int, share: float, order: random.Random
-) -> tuple[dict[int, list[float]], dict[int, list[float]], list[float]]:
-    """Seconds on the wall and of the thread for every call, by case; and FLOP/s of a large matrix product, each round."""
+def plain(numbers: int, other: Callable[[], Any]) -> tuple[int, Callable[[], Any]]:
+    """Matrix products and nothing else, through matrices of so many `numbers` in all, repeated until it takes as long as `other`."""
+    draw = np.random.default_rng(0)
+    matrices = draw.normal(size=(max(1, numbers // SIDE ** 2), SIDE, SIDE)).astype(np.float32)
+    rows = draw.normal(size=(SIDE // 4, SIDE)).astype(np.float32)
+    out = np.empty_like(rows)
+
+    def walk(passes: int = 1) -> None:
+        for _ in range(passes):
+            for matrix in matrices:
+                np.matmul(rows, matrix, out)
+
+    passes = max(1, round(min(timeit.repeat(other, number=1, repeat=20)) / min(timeit.repeat(walk, number=1, repeat=20))))
+    return passes, lambda: walk(passes)
+
+
+class Measured(NamedTuple):
+    times: list[Times]
+    rates: list[float]
+    """FLOP/s of a large matrix product, each round."""
+
+
+def measure(cases: list[Case], rounds: int, share: float, order: random.Random) -> Measured:
+    """Calls every case for `share` seconds in each round, once at least."""
     a, b = (np.random.default_rng(k).normal(size=(512, 512)).astype(np.float32) for k in range(2))
-    walls, own, rates = defaultdict(list), defaultdict(list), []
+    times, rates = [Times([], [], []) for _ in cases], []
     for case in cases:
-        for _ in range(5):  # warm: the first calls allocate
+        for _ in range(5 if case.batch <= LARGE else 1):  # warm: the first calls allocate
             case.call()
     for done in range(rounds):
         print(f"\rround {done + 1} of {rounds}", end="", file=sys.stderr, flush=True)
         started = time.thread_time()
         _ = a @ b
         rates.append(2 * 512 ** 3 / (time.thread_time() - started))
-        for k in order.sample(range(len(cases)), len(cases)):
-            until = time.perf_counter() + share
+        due = [k for k, case in enumerate(cases) if case.batch <= LARGE or done % 2 == 0]
+        for k in order.sample(due, len(due)):
+            until, first = time.perf_counter() + share, len(times[k].walls)
             while True:
                 thread, started = time.thread_time(), time.perf_counter()
                 cases[k].call()
-                walls[k].append(time.perf_counter() - started)
-                own[k].append(time.thread_time() - thread)
+                times[k].walls.append(time.perf_counter() - started)
+                times[k].own.append(time.thread_time() - thread)
                 if time.perf_counter() > until:
                     break
+            times[k].first.append(times[k].walls[first])
     print(file=sys.stderr)
-    return walls, own, rates
+    return Measured(times, rates)
 
 
 def sessions(count: int, backend: str, seed: int) -> dict[str, Any]:
