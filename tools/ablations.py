@@ -2,7 +2,9 @@
 """What each part of the live MEA earns, and what its size buys: `tools/ablations.py [--steps 400] [--seeds 0] [--only NAME ...]`.
 
 Trains the live MEA once for each row and seed, everything else equal, and judges it on the same validation windows (composed, of all
-kinds; equal priors). Goes on where it was stopped: rows that are in tools/results/ablations.json are not made again.
+kinds; equal priors). Goes on where it was stopped: rows that are in tools/results/ablations.json are not made again. With `--time` it
+trains nothing: it measures how long the rows of other sizes take in ONNX Runtime, interleaved, and adds that to what is there. Both draw
+the trade-off beside it (tools/results/ablations.png).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import ablations_size
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -74,24 +77,46 @@ def judge(name: str, seed: int, steps: int) -> dict[str, float]:
 
 def table(kept: dict[str, Any]) -> str:
     """Markdown of all rows, the mean over seeds and, with several, the standard deviation."""
-    lines = ["| live MEA | parameters | MFLOP | cross-entropy | accuracy, % | CCC of valence |", "|---" * 6 + "|"]
+    lines = ["| live MEA | parameters | MFLOP | `onnx`, ms | cross-entropy | accuracy, % | CCC of valence |", "|---" * 7 + "|"]
     for name, row in kept["rows"].items():
         cells = []
         for key, scale, digits in (("cross_entropy", 1, 3), ("accuracy", 100, 1), ("valence_ccc", 1, 2)):
             values = [scale * run[key] for run in row["seeds"].values()]
             spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.{digits}f}{spread}")
-        lines.append(f"| {name} | {row['parameters']:,} | {row['mflop']:.1f} | {' | '.join(cells)} |")
+        took = f"{row['onnx_ms']:.2f}" if "onnx_ms" in row else ""
+        lines.append(f"| {name} | {row['parameters']:,} | {row['mflop']:.1f} | {took} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def main() -> int:
+def _time(kept: dict[str, Any]) -> int:
+    names = [name for name in ablations_size.SIZES if name in kept["rows"]]
+    if not names:
+        print(f"ablations: {RESULTS} holds none of {', '.join(ablations_size.SIZES)}; train them first (without --time)", file=sys.stderr)
+        return 2
+    for name, took in ablations_size.times({name: ROWS[name][0] for name in names}).items():
+        kept["rows"][name]["onnx_ms"] = took
+    _keep(kept)
+    print(table(kept))
+    return 0
+
+
+def _keep(kept: dict[str, Any]) -> None:
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
+    ablations_size.picture(kept, RESULTS.with_suffix(".png"))
+
+
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(ROWS))
-    asked = parser.parse_args()
+    parser.add_argument("--time", action="store_true", help="time the trained rows of other sizes; nothing may train meanwhile")
+    asked = parser.parse_args(arguments)
     kept = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"steps": asked.steps, "rows": {}}
+    if asked.time:
+        return _time(kept)
     if kept["steps"] != asked.steps:
         print(f"ablations: {RESULTS} was made with --steps {kept['steps']}; give the same, or move it away", file=sys.stderr)
         return 2
@@ -108,8 +133,7 @@ def main() -> int:
                     row["seeds"][str(seed)] = judge(name, seed, asked.steps)
                 except DataMissing as missing:
                     raise SystemExit(f"ablations: {missing}") from None
-                RESULTS.parent.mkdir(exist_ok=True)
-                RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
+                _keep(kept)
     print(table(kept))
     return 0
 

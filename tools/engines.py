@@ -120,9 +120,14 @@ def machine() -> dict[str, Any]:
 
 def untrained(model: str) -> trained.Trained:
     """A model with random weights, the same ones every time, so that its programs are found in the cache."""
-    name = "mea" if model == PAPER else model
-    config = MEAConfig.paper(dims=LIVE.dims, rows=LIVE.rows) if model == PAPER else MODELS[name].config.live()
-    file = cache_root() / "untrained" / f"{model.replace(', ', '-')}.safetensors"
+    if model == PAPER:
+        return random_weights(model, "mea", MEAConfig.paper(dims=LIVE.dims, rows=LIVE.rows))
+    return random_weights(model, model, MODELS[model].config.live())
+
+
+def random_weights(label: str, name: str, config: Any) -> trained.Trained:
+    """The model `name` so configured, kept under `label`."""
+    file = cache_root() / "untrained" / f"{label.replace(',', '').replace(' ', '-')}.safetensors"
     torch.manual_seed(0)
     engine.save(file, name, MODELS[name].build(config), WindowSpec(), {}, Calibration.none(), {})
     return trained.read(file)

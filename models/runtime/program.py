@@ -90,9 +90,11 @@ def difference(reference: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> 
     return max(float((np.abs(a - b) / np.maximum(1, np.abs(a).max(1, keepdims=True))).max()) for a, b in zip(reference, other, strict=True))
 
 
-def compare(trained: Trained, made: Program, rounds: int = 8, probabilities: bool = False) -> float:
-    """How far a program is from eager over windows with every combination of modalities; in `probabilities` or in what it gives."""
+def compare(trained: Trained, made: Program, least: int = 8, probabilities: bool = False) -> float:
+    """How far a program is from eager over windows with every combination of modalities, `least` or one batch of them; in `probabilities`
+    or in what it gives."""
     eager, size = Eager(trained), made.batch
+    rounds = -(-least // size)
     windows, worst = probe(trained, rounds * size), 0.0
     for first in range(0, rounds * size, size):
         some = [array[first:first + size] for array in windows]
