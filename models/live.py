@@ -165,7 +165,7 @@ class LiveTraining:
         faces.reader.begin_as(torch.from_numpy(material.face_shares()))
         held, held_truth = valid.batch(self.valid_windows, 1)
         # These have learnt already; the voice front end would soon know its training speakers by heart.
-        slow = [*words.pretrained(), *voices.parameters(), *faces.reader.parameters()]
+        slow = [*words.pretrained(), *voices.parameters(), *faces.reader.pretrained()]
         rest = [p for p in model.parameters() if all(p is not q for q in slow)]
         optimiser = torch.optim.AdamW([{"params": rest}, {"params": slow}], self.rate, weight_decay=self.decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [self.rate, self.rate / 10], total_steps=self.steps, pct_start=0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -14,8 +15,10 @@ import torch
 from safetensors.numpy import save_file
 
 from models import weights
-from models.encoders.text import TextHead, WordTable, load_head
+from models.datasets import DataMissing, vectors
+from models.encoders.text import TextHead, load_head
 from models.encoders.textcard import card
+from models.encoders.wordtable import WordTable, imitate
 from models.perception.words import DIM, DURATION, PAUSE, PROBABILITY, VECTOR, WORDS, WordPerception, buckets, feature_set, normal
 
 SIZE = 512
@@ -114,6 +117,42 @@ def test_head_is_blind_to_padding_and_batch_mates(made: Path) -> None:
     assert not torch.allclose(head(rows, mask)[0][0], logits[0], atol=1e-3)
 
 
+def test_published_vectors_are_read_in_both_forms(tmp_path: Path) -> None:
+    text, wink, odd = tmp_path / "glove.txt", tmp_path / "wink.json", tmp_path / "odd.txt"
+    text.write_text("the 1 2 3\n, 0 0 0\nThe 9 9 9\ncat 4 5 6\nlate 7 8 9\n")
+    wink.write_text(json.dumps({"dimensions": 3, "vectors": {"the": [1, 2, 3, 3.7, 0], ",": [0, 0, 0, 0, 1], "cat": [4, 5, 6, 8.8, 2]}}))
+    for path, most in ((text, 4), (wink, 9)):
+        words, found = vectors.load(path, most)
+        assert words == ["the", "cat"] and np.array_equal(found, [[1, 2, 3], [4, 5, 6]])
+    odd.write_text("the 1 2\ncat one\n")
+    with pytest.raises(ValueError, match="line 2"):
+        vectors.load(odd, 9)
+    wink.write_text("[]")
+    with pytest.raises(ValueError, match="wink"):
+        vectors.load(wink, 9)
+    with pytest.raises(DataMissing, match="GloVe"):
+        vectors.load(tmp_path / "none.txt", 9)
+
+
+def test_principal_axes_keep_what_differs() -> None:
+    draw = np.random.default_rng(0)
+    given = (draw.normal(0, 1, (500, 2)) * (3, 1) @ draw.normal(0, 1, (2, 5)) + 7).astype(np.float32)
+    turned = vectors.principal(given, 2, 0.5)
+    assert turned.std() == pytest.approx(0.5, rel=1e-3) and abs(np.corrcoef(turned.T)[0, 1]) < 0.01
+    apart = [np.linalg.norm(x[:100, None] - x[None, :100], axis=-1).ravel() for x in (given, turned)]
+    assert np.corrcoef(apart)[0, 1] > 0.999
+    with pytest.raises(ValueError, match="cannot give 6 axes"):
+        vectors.principal(given, 6, 0.5)
+
+
+def test_a_table_imitates_vectors() -> None:
+    words = ["happy", "happily", "wood", "woods", "stone", "i"]
+    target = np.random.default_rng(1).normal(0, 0.5, (6, VECTOR)).astype(np.float32)
+    table = WordTable(words, SIZE, 0.0)
+    table.table.data = imitate(words, target, {"wood"}, SIZE, 0.02, 200, 2e-2, np.random.default_rng(2))
+    assert np.abs(table(np.arange(6)).detach().numpy() - target).max() < 0.05
+
+
 def shipped_words() -> tuple[WordPerception, TextHead]:
     try:
         return WordPerception(), load_head()
@@ -138,8 +177,9 @@ def test_shipped_words_read_plain_feelings() -> None:
 
 
 def test_card_tells_the_figures() -> None:
-    config = {"name": "words", "buckets": 8, "seed": 3, "prior": 0.5, "meld": 0.0,
+    config = {"name": "words", "buckets": 8, "seed": 3, "prior": 0.5, "meld": 0.0, "vectors": None, "vector_words": 60_000,
               "hearing": {"share": 0.5, "errors": (0.1, 0.3), "crop": 0.2, "crop_words": (3, 12)}}  # fmt: skip
     text = card(config, {"valid_goemotions_macro_f1": 0.1234, "test_goemotions_macro_f1": 0.5678}, 4_000_000)
     assert "| 0.123 | 0.568 |" in text and "MELD (" not in text and "50% of the training texts have 10% to 30%" in text
-    assert "MELD (" in card(config | {"meld": 0.3}, {}, 1)
+    assert "MELD (" in card(config | {"meld": 0.3}, {}, 1) and "Nothing pretrained" in text
+    assert "--vectors glove.txt" in card(config | {"vectors": "glove.txt"}, {}, 1)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from models.emotions import EMOTIONS
-from models.layers import BLOCKED, Patches, any_row, shut, time_code
+from models.layers import BLOCKED, Patches, any_row, shut
 
-CODE = 16
+MEMORY_S = 0.8
+"""Where the memory of a face begins to learn: older frames count less by e each 0.8 s."""
 
 
 class FaceReader(nn.Module):
-    """The network's own log-posteriors, averaged with learned weights by age, as logits under equal priors; (B, T, 7) -> (B, 7).
+    """The network's own log-posteriors, averaged with weights that fade with age, as logits under equal priors; (B, T, 7) -> (B, 7).
 
     It begins as the plain rule of Bayes: log-posterior minus log-share of the emotion in the corpus. Few windows of rare emotions
     cannot teach a fusion model to contradict a network that has seen every picture.
@@ -20,7 +23,7 @@ class FaceReader(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.age = nn.Linear(CODE, 1)
+        self.memory = nn.Parameter(torch.tensor([math.log(MEMORY_S)]))
         self.gain = nn.Parameter(torch.ones(1))
         self.bias = nn.Parameter(torch.zeros(len(EMOTIONS)))
 
@@ -29,9 +32,13 @@ class FaceReader(nn.Module):
         with torch.no_grad():
             self.bias.copy_(-shares.clamp_min(1e-3).log())
 
+    def pretrained(self) -> list[nn.Parameter]:
+        """The weights that `begin_as` sets, or that stand for the plain rule."""
+        return [self.gain, self.bias]
+
     def read(self, x: Tensor, t: Tensor, mask: Tensor) -> Tensor:
-        """Face rows x (B, T, 39), t and mask (B, T)."""
-        weights = (self.age(time_code(t, CODE)).squeeze(-1) + (1 - mask) * BLOCKED).softmax(1)
+        """Face rows x (B, T, 39), t (B, T) seconds before the window's end (none above 0), mask (B, T)."""
+        weights = (t * torch.exp(-self.memory) + (1 - mask) * BLOCKED).softmax(1)
         pooled = (weights.unsqueeze(1) @ x[..., -len(EMOTIONS):]).squeeze(1)
         logits: Tensor = (self.gain * pooled + self.bias) * any_row(mask).unsqueeze(-1)
         return logits

