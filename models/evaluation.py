@@ -15,7 +15,7 @@ import numpy as np
 
 from models import material, metrics
 from models.calibration import Calibration, stated_prior
-from models.composed import SUBSETS, Composer, Truth
+from models.composed import SUBSETS, Composer, Composition, Truth
 from models.datasets import data_root, emodb, ferplus, ravdess
 from models.datasets.voicerows import voice_rows
 from models.engine import Engine, load
@@ -33,7 +33,7 @@ HEAVY = 0.6
 
 
 def evaluate(
-    name: str | os.PathLike[str] = "mea", split: str = "test", windows: int = 500, face: str = "face", words: str = "words"
+    name: str | os.PathLike[str] = "mea", split: str = "test", windows: int = 1000, face: str = "face", words: str = "words"
 ) -> dict[str, Any]:
     """All figures of weights `name` on a split; `windows` composed ones a subset. Raises DataMissing, WeightsError or, where the
     weights `face` and `words` do not belong to them, FeatureMismatch."""
@@ -75,14 +75,14 @@ def alone(engine: Engine, stock: Material, split: str) -> dict[str, Any]:
 
 def scores(engine: Engine, window: Window, label: Ints, shares: Floats) -> dict[str, Any]:
     """Classification figures under equal priors, (`own_prior_`) under the shares of the corpus, `top` too, and (`root_prior_`) under the
-    square roots of these, between the two: what macro-F1 asks for."""
+    square roots of these, between the two: what macro-F1 asks for. The noise of calibration is that of the second."""
     logits, _, _, present = engine.logits(window)
     own = np.maximum(shares, 1e-3)
     out: dict[str, Any] = {}
     for name, prior in (("", np.ones(7)), ("root_prior_", np.sqrt(own)), ("own_prior_", own)):
         p = engine.calibration.with_prior(prior)(logits, present)
         out |= {name + key: value for key, value in metrics.classification(p, label).items()}
-    return {"items": len(label), **out, "top": p.argmax(1)}
+    return {"items": len(label), **out, "calibration_noise": metrics.calibration_noise(p), "top": p.argmax(1)}
 
 
 def faces(engine: Engine, rows: Floats) -> Window:
@@ -120,8 +120,10 @@ def texts(engine: Engine, stock: Material, chosen: Ints) -> Window:
 
 
 def composed(engine: Engine, composer: Composer, windows: int) -> dict[str, Any]:
-    """Composed windows of each subset, equal priors: the model, and the product of its own calibrated unimodal posteriors."""
-    equal = engine.calibration.with_prior(np.ones(7))
+    """Composed windows of each subset, equal priors: the model, and the product of its own calibrated unimodal posteriors; and windows with
+    many neutral ones, read under that prior."""
+    equal, prior = engine.calibration.with_prior(np.ones(7)), stated_prior(HEAVY)
+    heavy = Composer(composer.material, composer.spec, Composition(shares=tuple(prior.tolist())))
     out: dict[str, Any] = {}
     for k, subset in enumerate(SUBSETS):
         window, truth = composer.batch(windows, (4, k), subset)
@@ -133,9 +135,10 @@ def composed(engine: Engine, composer: Composer, windows: int) -> dict[str, Any]
         split = known & ~agree
         if sum(subset) > 1:
             out[name] |= {"model_mixed": _soft(p, truth, split), "product_mixed": _soft(product, truth, split)}
-        heavy = _neutral_heavy(truth, known)
-        shifted = engine.calibration.with_prior(stated_prior(HEAVY))(*engine.logits(window)[::3])
-        out[name]["neutral_heavy_calibration_error"] = metrics.soft_calibration_error(shifted[heavy], truth.classes[heavy])
+        window, truth = heavy.batch(windows, (6, k), subset)
+        known = truth.class_weight > 0
+        shifted = engine.calibration.with_prior(prior)(*engine.logits(window)[::3])
+        out[name]["neutral_heavy_calibration_error"] = metrics.soft_calibration_error(shifted[known], truth.classes[known])
     return out
 
 
@@ -182,14 +185,6 @@ def _soft(p: Floats, truth: Truth, rows: np.ndarray) -> dict[str, float]:
         "windows": len(p), "accuracy": float((p.argmax(1) == soft.argmax(1)).mean()), "cross_entropy": metrics.cross_entropy(p, soft),
         "calibration_error": metrics.soft_calibration_error(p, soft),
     }
-
-
-def _neutral_heavy(truth: Truth, known: np.ndarray) -> Ints:
-    """Rows resampled to a neutral-heavy prior by their main emotion."""
-    draw, label = np.random.default_rng(1), truth.classes.argmax(1)
-    odds = known * stated_prior(HEAVY)[label] / np.maximum(np.bincount(label[known], minlength=7), 1)[label]
-    chosen: Ints = draw.choice(len(label), 4 * len(label), p=odds / odds.sum())
-    return chosen
 
 
 def _blank(sequence: Sequence) -> Sequence:

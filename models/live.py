@@ -75,7 +75,7 @@ class LiveTraining:
     voice_copies: int = 4
     """Renderings of the training voices in different rooms."""
     valid_windows: int = 900
-    calibration_windows: int = 600
+    calibration_windows: int = 1500
     """Validation windows for each presence pattern, other than those that choose the step."""
     neutral: float | None = None
     """Share of neutral in the prior that the engine assumes; that of conversations where it is not given."""

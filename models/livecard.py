@@ -31,16 +31,17 @@ def figures(found: Mapping[str, Any]) -> str:
 
 
 def _alone(found: Mapping[str, Any]) -> str:
+    heads = [*2 * ["accuracy", "balanced accuracy", "macro-F1", "calibration error"], "noise of few", "macro-F1"]
     lines = [
         f"Split `{found['split']}`, each real corpus alone, seven classes, in percent. Left under equal priors, right under the class\n"
-        "shares of the corpus's training part; the last column is macro-F1 under the square roots of those shares.", "",
-        "| corpus | items | " + " | ".join([*2 * ["accuracy", "balanced accuracy", "macro-F1", "calibration error"], "macro-F1"]) + " |",
-        "|---" * 11 + "|",
+        "shares of the corpus's training part, with the calibration error that exactly true probabilities would show on so few\n"
+        "items; the last column is macro-F1 under the square roots of those shares.", "",
+        f"| corpus | items | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|",
     ]
     for key, name in ALONE:
         row = found[key]
         cells = [percent(row[prefix + measure]) for prefix in ("", "own_prior_") for measure in MEASURES]
-        cells.append(percent(row["root_prior_macro_f1"]))
+        cells += [percent(row["calibration_noise"]), percent(row["root_prior_macro_f1"])]
         lines.append(f"| {name} | {row['items']} | " + " | ".join(cells) + " |")
     faces, rated = found["ferplus"], found["emobank"]
     lines += ["", f"FER+ with faces that Face Mesh does not find counted as errors ({percent(faces['found'])} % are found): "

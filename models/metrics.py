@@ -36,6 +36,15 @@ def balanced_accuracy(predicted: Labels, label: Labels) -> float:
     return float(np.mean([(predicted[label == k] == k).mean() for k in np.unique(label)]))
 
 
+def calibration_noise(probabilities: Array, draws: int = 200) -> float:
+    """The calibration error that probabilities (N, C) would show on N items if they were exactly true: the mean over labels drawn from
+    them. With few items it is far from 0."""
+    draw, upto, classes = np.random.default_rng(0), probabilities.cumsum(1), np.eye(probabilities.shape[1], dtype=np.float32)
+    upto[:, -1] = 1 + 1e-6
+    drawn = ((upto > draw.random((len(upto), 1))).argmax(1) for _ in range(draws))
+    return float(np.mean([soft_calibration_error(probabilities, classes[label]) for label in drawn]))
+
+
 def soft_calibration_error(probabilities: Array, target: Array, bins: int = 15) -> float:
     """Expected calibration error against soft labels (N, C): a window counts as right by the share its top emotion truly has."""
     top = probabilities.argmax(1)

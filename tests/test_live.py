@@ -65,7 +65,8 @@ def test_training_repeats_itself_and_reads_windows(toy: Callable[[LiveTraining],
 
 
 def test_a_card_gets_its_figures() -> None:
-    row = {"items": 9, **{prefix + name: 0.5 for prefix in ("", "own_prior_", "root_prior_") for name in livecard.MEASURES}}
+    kinds = [prefix + name for prefix in ("", "own_prior_", "root_prior_") for name in livecard.MEASURES]
+    row = {"items": 9, "calibration_noise": 0.0625, **dict.fromkeys(kinds, 0.5)}
     fused = {"accuracy": 0.625, "cross_entropy": 1.25, "calibration_error": 0.0625, "top_changes": 0.25, "total_variation": 0.125}
     found = {
         "split": "test", **{name: row for name, _ in livecard.ALONE}, "emobank": {"valence_pearson": 0.625, "arousal_pearson": 0.25},
@@ -77,6 +78,7 @@ def test_a_card_gets_its_figures() -> None:
     card = livecard.rewrite("# A\n\n## Figures\nold\n\n## Limits\nfew\n", livecard.figures(found))
     assert "old" not in card and card.endswith("\n## Limits\nfew\n")
     assert "| text+face | 62.5 / 62.5 | 1.25 / 1.25 | 6.2 / 6.2 | 1.25 / 1.25 | 12.5 |" in card
+    assert "| 50.0 | 6.2 | 50.0 |" in card
     assert "(87.5 % are found): 75.0 %" in card and "| without face | 62.5 | 1.25 | 25.0 % | 0.12 |" in card
     with pytest.raises(ValueError, match="Figures"):
         livecard.rewrite("# A\n", "x")

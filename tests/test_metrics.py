@@ -64,6 +64,13 @@ def test_classes_against_scikit_learn() -> None:
     assert metrics.cross_entropy(p, np.eye(5)[label]) == pytest.approx(sklearn.log_loss(label, p, labels=range(5)), rel=1e-4)
 
 
+def test_few_items_look_miscalibrated_even_when_they_are_not() -> None:
+    p = np.random.default_rng(3).dirichlet(np.ones(4), 5000).astype(np.float32)
+    noise = [metrics.calibration_noise(p[:count], 50) for count in (50, 500, 5000)]
+    assert noise[0] > 2 * noise[1] > 4 * noise[2] > 0 and noise[2] < 0.02
+    assert metrics.calibration_noise(np.tile(np.array([[1, 0, 0]], np.float32), (30, 1)), 5) == 0
+
+
 def test_concordance_by_its_definition() -> None:
     draw = np.random.default_rng(2)
     truth = draw.normal(size=(200, 2))
