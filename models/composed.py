@@ -46,10 +46,11 @@ class Composition:
     """Odds that the state changes within the window (where no voice decides it)."""
     conflict: float = 0.2
     """Odds, with two or more modalities, that one shows another emotion; the target is then shared by head count."""
-    quiet: float = 0.4
-    """Odds, where an emotion is shown, two or more modalities are there and none conflicts, that one of them stays neutral and the target
-    keeps the emotion: people often show what they feel in one channel only (Duran, Reisenzein and Fernandez-Dols 2017), so a neutral
-    voice or face says less against an emotion than a neutral item of its corpus says for neutral."""
+    quiet: tuple[float, float, float] = (0.4, 0.4, 0.15)
+    """Odds, where an emotion is shown, two or more modalities are there and none conflicts, that text, voice or face stays neutral and the
+    target keeps the emotion; one of them always shows it. People often show what they feel in one channel only (Duran, Reisenzein and
+    Fernandez-Dols 2017), and words and voices of a conversation are plainer than those of the corpora, so that a neutral voice says less
+    against an emotion than a neutral clip of its corpus says for neutral. The odds are assumed, not measured."""
     as_misread: bool = False
     """Draw training faces and texts that their networks misread as often as they misread unseen ones, so that fusion learns their
     true reliability. See `Composer.misread`."""
@@ -131,13 +132,14 @@ class Composer:
         if sum(subset) > 1 and draw.random() < c.conflict:
             odd = str(draw.choice([m for m in MODALITIES if here[m]]))
         other = int((end + draw.integers(1, len(EMOTIONS))) % len(EMOTIONS))
-        quiet = None
-        if sum(subset) > 1 and odd is None and end != NEUTRAL and draw.random() < c.quiet:
-            quiet = str(draw.choice([m for m in MODALITIES if here[m]]))
-        stray = {odd: other, quiet: NEUTRAL}
+        stray = {} if odd is None else {odd: other}
+        if sum(subset) > 1 and odd is None and end != NEUTRAL:
+            quiet = [m for m, odds in zip(MODALITIES, c.quiet, strict=True) if here[m] and draw.random() < odds]
+            shows = str(draw.choice([m for m in MODALITIES if here[m]]))
+            stray = {m: NEUTRAL for m in quiet if m != shows or len(quiet) < sum(subset)}
         if here["voice"]:
             said = stray.get("voice", end)
-            if odd is None and quiet != "voice" and sum(subset) > 1 and c.as_misheard and self.misheard is not None:
+            if odd is None and "voice" not in stray and sum(subset) > 1 and c.as_misheard and self.misheard is not None:
                 said = int(draw.choice(len(EMOTIONS), p=self.misheard[end]))
             heard = self._hear(draw, out[1], said)
             # The voice has a course of its own, from its corpus; the others follow it as long as they are to agree.
