@@ -38,7 +38,7 @@ class Evaluation:
         if self.folder is None:
             if self.robustness:
                 raise ValueError("--robustness needs a run folder: --folder RUN, made by `affect train`")
-            from models.evaluation import evaluate
+            from models.live.evaluation import evaluate
 
             return evaluate(self.model, self.split)
         torch.set_num_threads(1)

@@ -42,7 +42,7 @@ def choose(arguments: list[str], file: Mapping[str, Any]) -> Choice:
     data, rest = _take(bare, "data")
     data = data or file.get("data", LIVE)
     if data == LIVE:
-        return Choice("models.live", "LiveTraining", ["--model", model, *rest], ("model", "data"))
+        return Choice("models.live.training", "LiveTraining", ["--model", model, *rest], ("model", "data"))
     if data not in CORPORA:
         raise LearnError(f"no data {data!r} to train on; there are {', '.join((LIVE, *CORPORA))}")
     return Choice("models.training", "Training", ["--model", model, "--data", data, *rest], ("model", "data"))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from toy_material import toy_material
 
-from models.composed import AFFECT_MEANS, DIMS, LEAST_VOICED_S, NEUTRAL, ROW_S, SUBSETS, Composer, Composition
-from models.faceplay import pick, pools
-from models.material import VARIANTS, Ints, Material, open_mouth, variant
+from models.live.composed import AFFECT_MEANS, DIMS, LEAST_VOICED_S, NEUTRAL, ROW_S, SUBSETS, Composer, Composition
+from models.live.faceplay import pick, pools
+from models.live.material import VARIANTS, Ints, Material, open_mouth, variant
 from models.perception import voice
 from models.window import Window, WindowSpec
 

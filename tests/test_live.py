@@ -12,15 +12,18 @@ import pytest
 import torch
 from toy_material import toy_material
 
-from models import evaluation, live, livecard, metrics
+from models import metrics
 from models.calibration import Calibration
-from models.composed import Composer
 from models.encoders.text import TextHead
 from models.encoders.voice import VoiceFront, augment
 from models.encoders.wordfront import WordFront
 from models.engine import load, save
 from models.fusion import FusionModel
-from models.live import LiveTraining
+from models.live import card as livecard
+from models.live import evaluation
+from models.live import training as live
+from models.live.composed import Composer
+from models.live.training import LiveTraining
 from models.window import WindowSpec
 
 SHORT = LiveTraining(steps=8, batch=16, every=4, voice_steps=8, valid_windows=30, calibration_windows=8, voice_copies=1)
@@ -42,7 +45,7 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[LiveTraini
     def train(training: LiveTraining) -> FusionModel:
         torch.manual_seed(0)
         train, valid = Composer(toy_material()), Composer(toy_material())
-        voice, confused = live.train_voice(training, quiet, quiet)
+        voice, confused = training.voice().run(quiet, quiet)
         train.misheard = training._misheard(voice, confused, train, valid)
         assert train.misheard.shape == (7, 7) and np.allclose(train.misheard.sum(1), 1)
         return training._fit(train, valid, voice, quiet, quiet)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.datasets.spoken import Hearing, Recogniser
-from models.material import VARIANTS, Faces, Material, Talk, Texts
+from models.live.material import VARIANTS, Faces, Material, Talk, Texts
 from models.perception import voice
 
 

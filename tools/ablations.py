@@ -24,7 +24,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.datasets import DataMissing
-from models.live import LiveTraining
+from models.live.training import LiveTraining
 from models.mea import MEA, MEAConfig
 from models.window import WindowSpec, empty
 

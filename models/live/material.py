@@ -156,12 +156,13 @@ def open_mouth(crop: Crops, pixels: float, line: float = 37.5, width: float = 7.
     return out
 
 
-def load_talks(split: str, copies: int = 1, progress: Progress | None = None) -> list[Talk]:
-    """RAVDESS and EmoDB voices of the split, each copy in other talks; the first copy of valid and test is not rendered at all."""
-    clips = [clip for clip in [*ravdess.load(), *emodb.load()] if clip.split == split]
+def load_talks(split: str, copies: int = 1, progress: Progress | None = None, corpus: str = "") -> list[Talk]:
+    """RAVDESS and EmoDB voices of the split, or those of one corpus, each copy in other talks; the first copy of valid and test is not
+    rendered at all."""
+    clips = [clip for clip in [*ravdess.load(), *emodb.load()] if clip.split == split and corpus in ("", clip.corpus)]
     talks: list[Talk] = []
     for copy in range(copies):
-        path = cache_root() / f"talks-{split}-{copy}-{VOICE.hash}-{RECIPE}.npz"
+        path = cache_root() / f"talks-{corpus}{split}-{copy}-{VOICE.hash}-{RECIPE}.npz"
         if not path.is_file():
             made = _make_talks(clips, np.random.default_rng([copy, zlib.crc32(split.encode())]), split == "train" or copy > 0, progress)
             ends = np.cumsum([len(talk.label) for talk in made])

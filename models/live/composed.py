@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from models.emotions import EMOTIONS, MODALITIES
-from models.faceplay import FacePlay, pick, pools
-from models.material import Floats, Ints, Material, Talk
+from models.live.faceplay import FacePlay, pick, pools
+from models.live.material import Floats, Ints, Material, Talk
 from models.perception import voice, words
 from models.window import Sequence, Window, WindowSpec, empty
 

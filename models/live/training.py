@@ -1,4 +1,4 @@
-"""Training of the live fusion models: `python -m models.live --model mea` makes `models/weights/mea.safetensors` from the corpora.
+"""Training of the live fusion models: `python -m models.live.training --model mea` makes `models/weights/mea.safetensors` from the corpora.
 
 Two stages. The voice front end learns first, by its own reading, for it needs many more passes over its few speakers than the rest.
 Then the model learns on composed windows; validation windows choose the step that is kept and give the calibration.
@@ -6,10 +6,9 @@ Then the model learns on composed windows; validation windows choose the step th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,33 +17,27 @@ import numpy as np
 import torch
 import tyro
 from rich.progress import Progress
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models import calibration, engine, material, metrics
-from models.composed import SUBSETS, Composer, Composition, Truth, misread_shares
-from models.datasets import cache_root
-from models.encoders import voice as voice_encoder
+from models import calibration, engine, metrics
 from models.encoders.facefront import FaceFront
 from models.encoders.text import load_head
 from models.encoders.voice import VoiceFront, augment
 from models.encoders.wordfront import WordFront
 from models.fusion import FusionModel
-from models.losses import Targets, TaskLoss, soft_cross_entropy
-from models.material import Material
-from models.mea import MEAConfig
+from models.live import material
+from models.live.composed import SUBSETS, Composer, Composition, Truth, misread_shares
+from models.live.voice import VOICE_ONLY, Log, VoiceTraining, voice_logits
+from models.losses import Targets, TaskLoss
 from models.perception.facenet import features as face_features
 from models.perception.voice import VOICE
 from models.perception.words import feature_set as word_features
 from models.registry import MODELS
 from models.window import Window, WindowSpec
 
-VOICE_ONLY = (0, 1, 0)
-STRIDE = MEAConfig.live().strides[1]
 SHARES = tuple(float(share) for share in np.sqrt(calibration.stated_prior()))
 """Emotions of training windows: by the square root of how often they occur. The loss is logit-adjusted (Menon et al. 2021, ICLR), so that
 the logits are those of balanced classes."""
-Log = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -114,7 +107,7 @@ class LiveTraining:
             def tell(what: str, done: int, total: int) -> None:
                 bars.update(task, description=what, completed=done, total=total)
 
-            voice, confused = train_voice(self, log, tell)
+            voice, confused = self.voice().run(log, tell)
             train, valid = self._composers(tell)
             train.misheard = self._misheard(voice, confused, train, valid)
             model = self._fit(train, valid, voice, log, tell)
@@ -123,6 +116,12 @@ class LiveTraining:
         out = self.out or Path("models/weights") / f"{self.model}.safetensors"
         engine.save(out, self.model, model, WindowSpec(), self.features(), fitted, summary)
         return summary
+
+    def voice(self) -> VoiceTraining:
+        """The training of the voice front end that goes before."""
+        return VoiceTraining(
+            self.seed, self.batch, self.decay, self.every, self.voice_steps, self.voice_rate, self.voice_copies, self.valid_windows,
+        )
 
     def loss(self) -> Any:
         """The model's loss on live windows."""
@@ -204,69 +203,6 @@ class LiveTraining:
             present.append(np.stack([s.mask.max(1) for s in window], 1)[known])
         prior = calibration.stated_prior(self.neutral)
         return calibration.fit(np.concatenate(logits), np.concatenate(soft), np.concatenate(present), prior, self.lone_cap)
-
-
-def train_voice(config: LiveTraining, log: Log, tell: material.Progress) -> tuple[VoiceFront, material.Floats]:
-    """The voice front end, kept at its best on unseen speakers; and what it takes their emotions for, (7, 7).
-
-    It needs neither face nor word weights, so it is kept in `cache_root()` for the next run that asks for the same.
-    """
-    own = {key: value for key, value in asdict(config).items() if key.startswith("voice") or key in ("seed", "batch", "decay", "every")}
-    own["stride"] = STRIDE
-    key = hashlib.sha256(json.dumps([own, VOICE.hash, material.RECIPE, Path(voice_encoder.__file__).read_text()]).encode()).hexdigest()[:16]
-    path = cache_root() / f"voice-front-{key}.safetensors"
-    net = VoiceFront(stride=STRIDE)
-    if not path.is_file():
-        net, confused = _fit_voice(config, log, tell)
-        save_file({**net.state_dict(), "confused": torch.from_numpy(confused)}, path)
-    state = load_file(path)
-    confused = state.pop("confused").numpy()
-    net.load_state_dict(state)
-    return net.eval(), confused
-
-
-def _fit_voice(config: LiveTraining, log: Log, tell: material.Progress) -> tuple[VoiceFront, material.Floats]:
-    train = Composer(Material.of_voices(material.load_talks("train", config.voice_copies, tell)))
-    valid = Composer(Material.of_voices(material.load_talks("valid", 1, tell)))
-    torch.manual_seed(config.seed)
-    net = VoiceFront(stride=STRIDE)
-    voices = train.batch(512, (config.seed, 2), VOICE_ONLY)[0].voice
-    net.fit(torch.from_numpy(voices.x), torch.from_numpy(voices.mask))
-    optimiser = torch.optim.AdamW(net.parameters(), config.voice_rate, weight_decay=config.decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.voice_rate, total_steps=config.voice_steps, pct_start=0.1)
-    held, held_truth = valid.batch(config.valid_windows, 3, VOICE_ONLY)
-    noise = torch.Generator().manual_seed(config.seed)
-    best, kept, confused = float("inf"), net.state_dict(), np.eye(7, dtype=np.float32)
-    for step in range(config.voice_steps):
-        window, truth = train.batch(config.batch, (config.seed, 3, step), VOICE_ONLY)
-        x, t, mask = (torch.from_numpy(part) for part in window.voice)
-        net.train()
-        soft = 0.9 * torch.from_numpy(truth.classes) + 0.1 / 7
-        loss = soft_cross_entropy(net(augment(x, mask, noise), t, mask)[3], soft, torch.ones(len(soft)))
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        tell("voice", step + 1, config.voice_steps)
-        if (step + 1) % config.every == 0 or step + 1 == config.voice_steps:
-            p, label = voice_logits(net, held).softmax(1).numpy(), held_truth.classes.argmax(1)
-            cost = metrics.cross_entropy(p, held_truth.classes)
-            right = float((p.argmax(1) == label).mean())
-            log({"stage": "voice", "step": step + 1, "loss": loss.item(), "cross_entropy": cost, "accuracy": right})
-            if cost < best:
-                best, kept = cost, {k: v.clone() for k, v in net.state_dict().items()}
-                confused = metrics.confusion(p.argmax(1), label)
-    net.load_state_dict(kept)
-    return net.eval(), confused / confused.sum(1, keepdims=True)
-
-
-def voice_logits(net: VoiceFront, window: Window, chunk: int = 100) -> Tensor:
-    """The voice front end's own logits (B, 7) of many windows."""
-    net.eval()
-    with torch.inference_mode():
-        whole = [torch.from_numpy(part) for part in window.voice]
-        return torch.cat([net(*(part[k:k + chunk] for part in whole))[3] for k in range(0, len(whole[0]), chunk)])
 
 
 def tensors(window: Window) -> list[Tensor]:

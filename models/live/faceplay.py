@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.emotions import EMOTIONS
-from models.material import SPEAKING, VARIANTS, Faces, Floats, Ints
+from models.live.material import SPEAKING, VARIANTS, Faces, Floats, Ints
 from models.window import Sequence, WindowSpec
 
 NEUTRAL = EMOTIONS.index("neutral")

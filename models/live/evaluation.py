@@ -1,4 +1,4 @@
-"""What trained weights do on held-out data: `python -m models.evaluation mea` prints JSON. Test data is for the end, once.
+"""What trained weights do on held-out data: `python -m models.live.evaluation mea` prints JSON. Test data is for the end, once.
 
 Each real corpus alone (faces, voices, texts), composed windows of every subset beside the product of the model's own unimodal
 posteriors, which composed windows make the ceiling, and what deleting a modality or shuffling time changes.
@@ -13,18 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from models import material, metrics
+from models import metrics
 from models.calibration import Calibration, stated_prior
-from models.composed import SUBSETS, Composer, Composition, Truth
 from models.datasets import data_root, emodb, ferplus, ravdess
 from models.datasets.voicerows import voice_rows
 from models.engine import Engine, load
-from models.material import Floats, Ints, Material
+from models.live import material
+from models.live.composed import DIMS, SUBSETS, Composer, Composition, Truth
+from models.live.material import Floats, Ints, Material
 from models.perception import voice
 from models.perception.facenet import features as face_features
 from models.perception.words import LONGEST_PAUSE_S, VECTOR
 from models.perception.words import feature_set as word_features
-from models.window import Sequence, Window, empty
+from models.window import Sequence, Window, WindowSpec, empty
 
 FRAMES, FRAME_S = 100, 0.04
 WORD_S = 0.16
@@ -60,7 +61,7 @@ def alone(engine: Engine, stock: Material, split: str) -> dict[str, Any]:
     for corpus in (ravdess, emodb):
         clips = [clip for clip in corpus.load() if clip.split == split]
         label = np.array([clip.label7 for clip in clips])
-        heard = scores(engine, voices(engine, voice_rows(clips)), label, trained[clips[0].corpus])
+        heard = scores(engine, voices(engine.spec, voice_rows(clips)), label, trained[clips[0].corpus])
         out[clips[0].corpus] = {key: value for key, value in heard.items() if key != "top"}
     labelled = np.flatnonzero(stock.texts.label >= 0)
     read = scores(engine, texts(engine, stock, labelled), stock.texts.label[labelled], trained["text"])
@@ -94,11 +95,11 @@ def faces(engine: Engine, rows: Floats) -> Window:
     return window
 
 
-def voices(engine: Engine, clips: list[Floats]) -> Window:
+def voices(spec: WindowSpec, clips: list[Floats]) -> Window:
     """The last 4 s of each clip's rows, ending with the window."""
-    window = empty(engine.spec, engine.dims, len(clips))
+    window = empty(spec, DIMS, len(clips))
     for k, rows in enumerate(clips):
-        n = min(len(rows), engine.spec.voice)
+        n = min(len(rows), spec.voice)
         window.voice.x[k, :n] = rows[-n:]
         window.voice.t[k, :n] = -np.arange(n)[::-1] * voice.HOP / voice.SAMPLE_RATE - 0.03
         window.voice.mask[k, :n] = 1

@@ -1,4 +1,4 @@
-"""The figures of a live model's card, written from what `models.evaluation` found: `python -m models.livecard mea EVALUATION.json`.
+"""The figures of a live model's card, written from what `models.live.evaluation` found: `python -m models.live.card mea EVALUATION.json`.
 
 Replaces what stands under "## Figures" in `models/weights/NAME.md` up to the next heading; the words around it are people's.
 """
@@ -26,7 +26,7 @@ def percent(share: float) -> str:
 
 
 def figures(found: Mapping[str, Any]) -> str:
-    """Markdown tables of an evaluation (`models.evaluation.evaluate`)."""
+    """Markdown tables of an evaluation (`models.live.evaluation.evaluate`)."""
     return "\n\n".join([_alone(found), _composed(found["composed"]), _probes(found["probes"])])
 
 
