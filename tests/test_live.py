@@ -89,6 +89,7 @@ def test_a_card_gets_its_figures() -> None:
 
 def test_any_model_of_the_registry_is_trained_or_refused(toy: Callable[[LiveTraining], FusionModel], tmp_path: Path) -> None:
     assert type(toy(replace(SHORT, model="late"))).__name__ == "Late"
+    assert toy(replace(SMALL, changes={**SMALL.changes, "evidence": False})).evidence is None, "an ablation"
     with pytest.raises(ValueError, match="no model 'lstm'; there are mea, "):
         replace(SHORT, model="lstm", run_folder=tmp_path).run()
 

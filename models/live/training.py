@@ -158,13 +158,15 @@ class LiveTraining:
         model = entry.build(entry.config.live(**self.changes))
         model.fronts.fit(train.batch(512, (self.seed, 0))[0])
         words, voices, faces = model.fronts
-        assert isinstance(words, WordFront) and isinstance(voices, VoiceFront) and isinstance(faces, FaceFront) and faces.reader
+        assert isinstance(words, WordFront) and isinstance(voices, VoiceFront) and isinstance(faces, FaceFront)
         words.begin_as(load_head(self.words))
-        voices.load_state_dict(voice.state_dict())
-        faces.reader.begin_as(torch.from_numpy(material.face_shares()))
+        learnt = voice.state_dict()
+        voices.load_state_dict({name: learnt[name] for name in voices.state_dict()})
+        if faces.reader is not None:
+            faces.reader.begin_as(torch.from_numpy(material.face_shares()))
         held, held_truth = valid.batch(self.valid_windows, 1)
         # These have learnt already; the voice front end would soon know its training speakers by heart.
-        slow = [*words.pretrained(), *voices.parameters(), *faces.reader.pretrained()]
+        slow = [*words.pretrained(), *voices.parameters(), *(faces.reader.pretrained() if faces.reader is not None else ())]
         rest = [p for p in model.parameters() if all(p is not q for q in slow)]
         optimiser = torch.optim.AdamW([{"params": rest}, {"params": slow}], self.rate, weight_decay=self.decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [self.rate, self.rate / 10], total_steps=self.steps, pct_start=0.1)
