@@ -1,4 +1,5 @@
-// The reading now: one face, one word, seven bars. Bars glide, numbers change four times a second, the word only when it is sure.
+// The reading now: one face, one word, seven bars. Bars are eased, numbers change four times a second, the word only when it is sure.
+// Easing is done here at each reading, not by CSS: transitions that never end have a browser draw 60 times a second, for three times the work.
 
 import { EMOTIONS, blend, drawFace, faceOf, palette } from "./emotions.js";
 
@@ -11,6 +12,7 @@ export class Feelings {
     this.standing = document.getElementById("standing");
     this.about = document.getElementById("about");
     this.shown = faceOf("neutral");
+    this.shares = EMOTIONS.map(() => 0);
     this.numbersAt = 0;
     this.rows = EMOTIONS.map((name) => {
       const row = document.createElement("li");
@@ -43,7 +45,9 @@ export class Feelings {
   show(now, final, standing, past) {
     const known = now && now.top >= 0;
     const target = known ? blend(now.p) : faceOf("neutral");
-    this.shown = past ? target : this.shown.map((value, k) => value + SMOOTH * (target[k] - value));
+    const eased = (values, targets) => (past ? targets : values.map((value, k) => value + SMOOTH * (targets[k] - value)));
+    this.shown = eased(this.shown, target);
+    this.shares = eased(this.shares, EMOTIONS.map((_, k) => (known ? now.p[k] : 0)));
     const top = known ? EMOTIONS[now.top] : null;
     const name = past ? top : standing;
     drawFace(this.glyph, this.shown, palette()[name ?? "quiet"]);
@@ -53,8 +57,8 @@ export class Feelings {
     if (numbers) this.numbersAt = time;
     this.rows.forEach(({ row, bar, tick, number }, k) => {
       const share = known ? now.p[k] : 0;
-      bar.style.transform = `scaleX(${share.toFixed(3)})`;
-      const settled = final && final.top >= 0 && !past;
+      bar.style.transform = `scaleX(${this.shares[k].toFixed(3)})`;
+      const settled = final && final.top >= 0 && !past && final.p[k] >= 0.005;
       tick.style.transform = `translateX(${settled ? (100 * final.p[k]).toFixed(1) : 0}%)`;
       tick.hidden = !settled;
       row.classList.toggle("top", EMOTIONS[k] === name);

@@ -15,9 +15,9 @@ export class Plane {
   show(minute, now) {
     const { context, width, height } = fit(this.canvas);
     const colours = palette();
-    const margin = 26;
+    const margin = 10; // for the mark at the rim
     const halfY = height / 2 - margin;
-    const halfX = Math.min(width / 2 - margin, 1.5 * halfY);
+    const halfX = Math.min(width / 2 - margin, 1.6 * halfY);
     const x = (v) => width / 2 + v * halfX;
     const y = (a) => height / 2 - a * halfY;
     context.strokeStyle = colours.line;
@@ -38,8 +38,12 @@ export class Plane {
     context.textBaseline = "middle";
     for (const [word, v, a] of CORNERS) {
       context.textAlign = v < 0 ? "left" : "right";
-      context.fillText(word, v < 0 ? 4 : width - 4, a > 0 ? 10 : height - 10);
+      context.fillText(word, x(v), y(a) - 4 * Math.sign(-a));
     }
+    context.textAlign = "right";
+    context.fillText("pleasant", x(0.97), y(0) - 9);
+    context.textAlign = "left";
+    context.fillText("unpleasant", x(-0.97), y(0) - 9);
     if (!now || now.valence === null) {
       this.label("no reading");
       return;

@@ -4,7 +4,7 @@ import { EMOTIONS, palette, stampFace } from "./emotions.js";
 import { SPAN } from "./minute.js";
 
 const LANE = 28; // pixels above the band, where whoever leads is named
-const FACE = 20;
+const [FACE, FACE_NARROW, NARROW] = [20, 14, 500];
 const [SETTLED, PROVISIONAL] = [0.85, 0.4];
 const BREAK = 600; // readings further apart than this are not joined
 
@@ -68,10 +68,10 @@ export class Timeline {
     context.restore();
     if (settled > end - SPAN && settled < end) {
       context.setLineDash([2, 4]);
-      this.line(context, x(settled), height, palette().quiet);
+      this.line(context, x(settled), height, palette().quiet, 1, LANE);
       context.setLineDash([]);
     }
-    this.names(context, readings, x);
+    this.names(context, readings, x, width < NARROW ? FACE_NARROW : FACE);
     if (chosen !== null) this.line(context, x(chosen), height, palette().ink, 2);
     const text = this.describe(minute, chosen);
     if (this.slider.getAttribute("aria-valuetext") !== text) this.slider.setAttribute("aria-valuetext", text);
@@ -102,17 +102,17 @@ export class Timeline {
     context.globalAlpha = 1;
   }
 
-  line(context, at, height, colour, width = 1) {
+  line(context, at, height, colour, width = 1, from = 0) {
     context.strokeStyle = colour;
     context.lineWidth = width;
     context.beginPath();
-    context.moveTo(at, 0);
+    context.moveTo(at, from);
     context.lineTo(at, height);
     context.stroke();
   }
 
   /** Face and name of whoever leads for a while, above the band: nobody needs the colours. */
-  names(context, readings, x) {
+  names(context, readings, x, size) {
     context.font = "12px system-ui, sans-serif";
     context.textBaseline = "middle";
     context.textAlign = "left";
@@ -121,13 +121,13 @@ export class Timeline {
       const room = x(to) - x(from);
       context.fillStyle = palette()[name];
       context.fillRect(x(from), LANE - 4, Math.max(1, room - 1), 3);
-      if (room < FACE) continue;
+      if (room < size) continue;
       const written = context.measureText(name).width;
-      const wide = room >= FACE + 6 + written;
-      const left = wide ? (x(from) + x(to) - FACE - 4 - written) / 2 : (x(from) + x(to) - FACE) / 2;
-      stampFace(context, name, left + FACE / 2, FACE / 2 + 1, FACE);
+      const wide = room >= size + 6 + written;
+      const left = wide ? (x(from) + x(to) - size - 4 - written) / 2 : (x(from) + x(to) - size) / 2;
+      stampFace(context, name, left + size / 2, FACE / 2 + 1, size);
       context.fillStyle = palette().ink;
-      if (wide) context.fillText(name, left + FACE + 4, FACE / 2 + 1.5);
+      if (wide) context.fillText(name, left + size + 4, FACE / 2 + 1.5);
     }
   }
 
