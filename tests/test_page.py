@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from axe import AxeMissing, axe_core, serious
 from chromium import CLIP, Session, Watched, browser, fake_devices, playing, session
 from session import Listener
 
@@ -202,34 +200,18 @@ def test_refusal_is_said(playwright: Any, live: Session) -> None:
         live.camera_says("not allowed")
 
 
-def test_axe_finds_nothing_serious(chrome: Any, live: Session, axe: Path) -> None:
+def test_axe_finds_nothing_serious(chrome: Any, live: Session) -> None:
+    try:
+        script = axe_core()
+    except AxeMissing as error:
+        pytest.skip(str(error))
     context = chrome.new_context(viewport={"width": 1280, "height": 800}, color_scheme="dark")
     page = Watched(context.new_page(), live.url).page
     page.wait_for_selector("#camera:visible")
     page.click("summary")
     page.wait_for_selector("#engine dd")
-    page.evaluate(axe.read_text())
     for theme in ("dark", "light"):
         assert page.evaluate("document.documentElement.dataset.theme") == theme
-        found = page.evaluate("axe.run(document)")["violations"]
-        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found if one["impact"] in ("serious", "critical")] == []
+        assert serious(page, script) == []
         page.click("#theme")
     context.close()
-
-
-@pytest.fixture(scope="session")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """axe-core from npm, for these tests alone. Skips where npm or its registry is not at hand."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("npm is not installed: axe-core cannot be had")
-    folder = tmp_path_factory.mktemp("axe")
-    command = [npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), "axe-core@4"]
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=60, check=False)
-    except subprocess.TimeoutExpired:
-        pytest.skip("npm does not answer")
-    script = folder / "node_modules/axe-core/axe.min.js"
-    if done.returncode or not script.is_file():
-        pytest.skip("axe-core cannot be fetched from npm")
-    return script
