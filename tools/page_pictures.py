@@ -26,7 +26,7 @@ THEMES = ("dark", "light")
 FULL_OF_LIFE = """() => {
     const led = document.getElementById('standing').textContent;
     return document.querySelectorAll('#words .word').length >= 6 && document.getElementById('outline').checkVisibility()
-        && !['waiting', 'unclear', 'nobody to read', 'neutral'].includes(led);
+        && document.getElementById('state').dataset.state === 'live' && !['waiting', 'unclear', 'nobody to read', 'neutral'].includes(led);
 }"""
 HEIGHT, GAP = 620, 24
 """Pixels of a row of the sheet, and between its pictures."""

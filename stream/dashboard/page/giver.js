@@ -27,6 +27,7 @@ export class Giver {
     this.trouble = { camera: "", microphone: "" };
     this.reasons = { camera: "", microphone: "" }; // why one that is wanted is not given, as the server knows it
     this.connected = false;
+    this.aligned = false; // a probe of this connection was answered, so that stamps mean something there
     this.arrives = null; // what the server says of it
     this.sent = 0;
     this.times = [];
@@ -176,6 +177,7 @@ export class Giver {
     socket.onopen = () => {
       this.attempt = 0;
       this.connected = true;
+      this.aligned = false;
       for (let k = 0; k < 6; k++) setTimeout(() => this.probe(), 30 * k);
       this.offer();
       this.on.changed();
@@ -192,6 +194,7 @@ export class Giver {
   hear(message) {
     if (message.type === "probe") {
       this.say({ type: "probed", sent: message.sent, received: performance.now() });
+      this.aligned = true;
     } else if (message.type === "arrives") {
       this.arrives = message;
       this.on.changed();
@@ -229,7 +232,7 @@ export class Giver {
   }
 
   send(kind, number, stamp, sample, payload) {
-    if (this.socket?.readyState !== WebSocket.OPEN || !this.arrived()) return;
+    if (this.socket?.readyState !== WebSocket.OPEN || !this.aligned) return;
     const message = new Uint8Array(24 + payload.byteLength);
     const head = new DataView(message.buffer);
     head.setUint8(0, kind);
@@ -238,11 +241,6 @@ export class Giver {
     head.setFloat64(16, sample, true);
     message.set(new Uint8Array(payload), 24);
     this.socket.send(message);
-  }
-
-  /** The first probe has been answered, so that stamps mean something there. */
-  arrived() {
-    return this.connected && (this.arrives !== null);
   }
 
   // --- pictures
