@@ -47,7 +47,9 @@ class Encoded(NamedTuple):
 class FusionConfig:
     """What the configurations of all fusion models share. A tuple has one entry a modality, in the order text, voice, face."""
 
-    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"front": ("conv", "patches", "none"), "time": ("none", "position", "seconds")}
+    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "front": ("conv", "patches", "speech", "none"), "time": ("none", "position", "seconds"),
+    }
     """Allowed values of the fields that are choices."""
 
     dims: tuple[int, int, int] = (67, 44, 39)
@@ -64,7 +66,7 @@ class FusionConfig:
     """Whether values lie in [-1, 1]."""
     front: str = "conv"
     """"conv": a Conv1d a modality; "patches": strided patches for face, level-normalised convolutions for voice, phrases for text;
-    "none": rows as they are."""
+    "speech": as "conv", but the voice, which then is the live rows, as in "patches"; "none": rows as they are."""
     front_bias: bool = True
     """Whether the Conv1d of `front="conv"` adds a bias (MulT's and UCRN's code does not)."""
     kernels: tuple[int, int, int] = (3, 3, 3)
@@ -117,7 +119,11 @@ class Fronts(nn.ModuleList):
                 raise ValueError(f'front="none" passes rows on as they are: dims = {c.dims} must be the model\'s widths {widths}')
             super().__init__(Rows(dim) for dim in c.dims)
         else:
-            super().__init__(Patches(c.dims[m], widths[m], c.kernels[m], c.strides[m], c.front_bias) for m in range(N_MODALITIES))
+            fronts: list[Front] = [Patches(c.dims[m], widths[m], c.kernels[m], c.strides[m], c.front_bias) for m in range(N_MODALITIES)]
+            if c.front == "speech":
+                reads = c.evidence and c.classes > 0
+                fronts[1] = VoiceFront(widths[1], dropout=c.dropout, stride=c.strides[1], reads=reads, classes=c.classes)
+            super().__init__(fronts)
         self.dropout_in, self.use = c.dropout_in, c.use
 
     def fit(self, window: Window) -> None:

@@ -35,6 +35,8 @@ class TaskLoss:
     values: str = "mse"
     evidence: float = 0.0
     """Weight of the cross-entropy of each present modality's own reading (`FusionConfig.evidence`)."""
+    smooth: float = 0.0
+    """Share of the classes' targets that is spread over all of them evenly (label smoothing)."""
     groups: int = 1
     """Logits are this many softmaxes side by side: IEMOCAP's protocol has 8 logits for four emotions, each no or yes."""
 
@@ -45,13 +47,14 @@ class TaskLoss:
     def parts(self, output: Output, own: Tensor, present: Tensor, targets: Targets) -> dict[str, Tensor]:
         """own (n, M, C) the modalities' own logits, present (n, M)."""
         out = {}
+        classes = (1 - self.smooth) * targets.classes + self.smooth / max(targets.classes.shape[1] // self.groups, 1)
         if output.logits.shape[1]:
-            out["class"] = soft_cross_entropy(output.logits, targets.classes, targets.class_weight, self.groups)
+            out["class"] = soft_cross_entropy(output.logits, classes, targets.class_weight, self.groups)
         if output.affect.shape[1]:
             out["affect"] = self.affect * VALUES[self.values](output.affect, targets.affect, targets.affect_weight)
         if self.evidence and own.shape[-1]:
             known = targets.class_weight.unsqueeze(1) * present
-            each = [soft_cross_entropy(own[:, m], targets.classes, known[:, m], self.groups) for m in range(own.shape[1])]
+            each = [soft_cross_entropy(own[:, m], classes, known[:, m], self.groups) for m in range(own.shape[1])]
             out["evidence"] = self.evidence * torch.stack(each).sum()
         return out
 

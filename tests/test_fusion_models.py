@@ -143,7 +143,8 @@ OPTIONS: list[tuple[str, str, dict[str, Any]]] = [
     ("iaca", "live", {"gate_sees": "both"}), ("iaca", "live", {"join": "sum"}), ("iaca", "live", {"joint_branch": True}),
     ("iaca", "live", {"attend": "correlation", "scaled": False}), ("iaca", "live", {"cross": "joint"}),
     ("iaca", "paper", {"use": (0, 1, 2), "pool": "last"}), ("iaca", "paper", {"cross": "joint", "anneal": True}),
-    ("mult", "live", {"causal": True, "pool": "last"}), ("late", "live", {"weigh": "equal"}), *((name, kind, {}) for name, kind in KINDS),
+    ("mult", "live", {"causal": True, "pool": "last"}), ("late", "live", {"weigh": "equal"}),
+    *((name, "live", {"front": "speech"}) for name in MODELS), *((name, kind, {}) for name, kind in KINDS),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from models.fusion import Output
 from models.layers import reverse_gradient
 from models.losses import (
     Targets,
+    TaskLoss,
     concordance_loss,
     hsic,
     importance_weights,
@@ -85,6 +87,18 @@ def test_cross_entropy_of_several_decisions() -> None:
     yes = torch.tensor([[1, 0, 0, 1, 1, 0, 1, 0]]).expand(4, -1).float()
     each = [torch.nn.functional.cross_entropy(logits[:, 2 * k: 2 * k + 2], yes[:, 2 * k: 2 * k + 2]) for k in range(4)]
     assert soft_cross_entropy(logits, yes, torch.ones(4), groups=4).item() == pytest.approx(torch.stack(each).mean().item(), abs=1e-6)
+
+
+def test_label_smoothing_spreads_the_target_over_all_classes() -> None:
+    logits, own = torch.randn(3, 4), torch.zeros(3, 3, 4)
+    everyone = torch.ones(3)
+    sure = Targets(torch.eye(4)[:3], everyone, torch.zeros(3, 0), everyone)
+    spread = replace(sure, classes=0.8 * sure.classes + 0.05)
+    output = Output(logits, torch.zeros(3, 0), torch.zeros(3, 3))
+    smooth = TaskLoss(smooth=0.2, evidence=1.0).parts(output, own, torch.ones(3, 3), sure)
+    told = TaskLoss(evidence=1.0).parts(output, own, torch.ones(3, 3), spread)
+    assert smooth["class"].item() == pytest.approx(told["class"].item(), abs=1e-6)
+    assert smooth["class"].item() != TaskLoss().parts(output, own, torch.ones(3, 3), sure)["class"].item()
 
 
 def test_modality_cross_entropy_counts_present_modalities_only() -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from models.datasets import DataMissing, data_root, ravdess_faces
-from models.datasets.ravdess_faces import EMOTIONS, UNITS, five_actors, frames, rows_end, segments, six_folds, vectors
+from models.datasets.ravdess_faces import EMOTIONS, MARGIN, UNITS, five_actors, frames, rows_end, segments, six_folds, spoken, vectors
 from models.examples import Examples, nothing
+from models.perception.voice import DIM, SPEECH
 from models.window import Sequence, Window
 
 
@@ -32,6 +33,16 @@ def test_segments_count_from_the_end() -> None:
     assert means[:, 0].tolist() == [3.5, 7.5] and np.allclose(means[:, 1], rows[:4].std()) and np.allclose(at, [-0.11, -0.03])
     empty, none = segments(rows[:3], rows_end(rows[:3]), 4, False)
     assert empty.shape == (0, 1) and len(none) == 0
+
+
+def test_the_voice_is_kept_where_somebody_speaks() -> None:
+    rows = np.zeros((60, DIM), np.float32)
+    rows[20:40, SPEECH] = 0.9
+    rows[:, 0] = np.arange(60)
+    kept, at = spoken(rows, rows_end(rows))
+    assert kept[:, 0].tolist() == list(range(20 - MARGIN, 40 + MARGIN)) and at[-1] == pytest.approx(-0.02 * (60 - 40 - MARGIN))
+    rows[:, SPEECH] = 0
+    assert len(spoken(rows, rows_end(rows))[0]) == 60  # nobody is heard: nothing is thrown away
 
 
 def test_what_is_neutral_for_an_actor_is_taken_away() -> None:

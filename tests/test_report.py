@@ -19,8 +19,9 @@ def test_the_page_gives_mean_spread_and_what_is_missing(tmp_path: Path) -> None:
         "figure": "accuracy", "whole": 0.6, "missing": {"voice": 0.4}, "noise": {"voice": [[0.5, 0.55]]}, "drop": {"voice": [[0.5, 0.52]]},
         "delay": {"voice": [[1.0, 0.31]]},
     }  # fmt: skip
+    shaken = {**curve, "noise": {"voice": [[0.5, 0.58]]}}
     study = {"data": "ravdess-av", "figure": "accuracy", "seeds": [0], "folds": [0, 1, 2], "models": {
-        "late": {**late, "robustness": [curve]}, "mea": {"chosen": chosen, "runs": []}}}  # fmt: skip
+        "late": {**late, "robustness": [curve]}, "mea": {"chosen": chosen, "runs": [], "robustness": [shaken]}}}  # fmt: skip
     results = json.loads(json.dumps({"ravdess-av": study}))
     write(results, tmp_path / "RESULTS.md")
     page = (tmp_path / "RESULTS.md").read_text()
@@ -28,4 +29,5 @@ def test_the_page_gives_mean_spread_and_what_is_missing(tmp_path: Path) -> None:
     assert "| mea | not measured yet | | | 0 of 3 |" in page and "Missing: msaf, ucrn, iaca, mult." in page
     assert "| late | 50.0 | 70.0 |  |" in page  # by fold
     assert "| late | 60.0 | 40.0 | 55.0 | 52.0 | 31.0 |" in page  # disturbed
+    assert "| late | 5.0 (1.0) |" in page and "| mea | 2.0 (0.4) |" in page  # points lost to noise, beside late fusion's
     assert page.count("Not measured yet.") == len(TITLES) - 1

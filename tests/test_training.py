@@ -29,7 +29,7 @@ from models.runs import RunError
 from models.scoring import Evaluation
 from models.task import Task, batch, some_absent
 from models.training import Training, TrainingError, configuration, one_cycle
-from models.window import Window
+from models.window import Sequence, Window
 
 ROOT = Path(__file__).parents[1]
 SMALL: dict[str, tuple[str, ...]] = {
@@ -194,6 +194,28 @@ def test_robustness_curves_and_their_picture(tmp_path: Path) -> None:
     # Each modality tells two of the three classes apart at most, so what is left when one is gone is worse.
     assert max(curves["missing"].values()) < curves["whole"]
     assert not robustness(runs.load(tmp_path)[1], replace(task, timed=False), "valid", "accuracy")["delay"]
+
+
+def test_voices_of_training_are_moved_and_those_that_judge_are_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    draw, n = np.random.default_rng(0), 96
+    voice = draw.normal(size=(n, 16, 44)).astype(np.float32)
+    mask = np.ones((n, 16), np.float32)
+    mask[:, 12:] = 0
+    sound = Sequence(voice * mask[..., None], np.zeros((n, 16), np.float32), mask)
+    face = Sequence(draw.normal(size=(n, 1, 70)).astype(np.float32), np.zeros((n, 1), np.float32), np.ones((n, 1), np.float32))
+    actors = np.array([f"{k % 24 + 1:02d}" for k in range(n)])
+    whole = Examples.of_classes(Window(nothing(n), sound, face), np.arange(n) % 8, 8, actors, np.arange(n))
+    monkeypatch.setattr(tasks.ravdess_faces, "fine", lambda: whole)
+    task = tasks.build("ravdess-24-fine", fold=1)
+    sides = [set(part.group) for part in (task.train, task.valid, task.test)]
+    assert [len(side) for side in sides] == [16, 4, 4] and len(set.union(*sides)) == 24
+    assert task.disturb is not None
+    once, again, other = (task.disturb(task.train, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert np.array_equal(once.voice.x, again.voice.x) and not np.array_equal(once.voice.x, other.voice.x)
+    assert not np.array_equal(once.voice.x, task.train.window.voice.x) and not once.voice.x[:, 12:].any()
+    assert np.array_equal(task.train.window.voice.x, whole.take(np.isin(actors, list(sides[0]))).window.voice.x)
+    figures = plan(tmp_path, data="ravdess-24-fine", epochs=1).run(task, quiet=True)
+    assert np.isfinite(figures["valid"]["cross_entropy"])
 
 
 def test_rows_without_times_are_spread_and_padding_goes_behind() -> None:

@@ -63,6 +63,7 @@ SMALLER = {**SMALL, "mea": ("d=24", "d_h=24", "heads=4", "psa_layers=2", "hca_la
 RATES = tuple({"rate": rate, "set": ("dropout=0.3",)} for rate in (2e-3, 6e-3))
 MOSI = {"epochs": 10, "batch": 64, "patience": 10}
 RAVDESS = {"epochs": 12, "batch": 64, "patience": 12}
+LONGER = {"epochs": 20, "batch": 64, "patience": 20}
 FEWER = {"epochs": 8, "batch": 64, "patience": 8}
 ONE = ({"rate": 6e-3, "set": ("dropout=0.3",)},)
 STUDIES = {
@@ -74,6 +75,7 @@ STUDIES = {
         chosen_in="mosi-utterance-words", robust=True,
     ),
     "ravdess-24": Study("ravdess-24", "accuracy", (0,), tuple(range(6)), grid=ONE, plan=RAVDESS, sizes=SMALL),
+    "ravdess-24-fine": Study("ravdess-24-fine", "accuracy", (0,), tuple(range(6)), grid=ONE, plan=LONGER, sizes=SMALL),
     "ravdess-24-neutral": Study("ravdess-24-neutral", "accuracy", (0,), tuple(range(6)), grid=ONE, plan=RAVDESS, sizes=SMALL),
     "ravdess-av": Study("ravdess-av", "accuracy", (0,), tuple(range(5)), grid=ONE, plan=FEWER, sizes=SMALLER, robust=True, version=2),
 }  # fmt: skip
@@ -119,7 +121,9 @@ def study(name: str, models: tuple[str, ...], results: dict[str, Any]) -> None:
         return tasks[fold, seed]
 
     entry = results.setdefault(name, {})
-    entry.update(data=plan.data, figure=plan.figure, seeds=list(plan.seeds), folds=list(plan.folds))
+    if entry.get("version") != plan.version:
+        entry.clear()
+    entry.update(version=plan.version, data=plan.data, figure=plan.figure, seeds=list(plan.seeds), folds=list(plan.folds))
     for model in models:
         found = entry.setdefault("models", {}).setdefault(model, {"runs": []})
         found["chosen"] = choose(name, model, task, results)

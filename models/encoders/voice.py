@@ -37,7 +37,9 @@ class VoiceFront(Front):
     voice alone, by which it is trained before a fusion model takes it over.
     """
 
-    def __init__(self, d: int = 40, width: int = 96, dropout: float = 0.1, stride: int = 4, reads: bool = True) -> None:
+    def __init__(
+        self, d: int = 40, width: int = 96, dropout: float = 0.1, stride: int = 4, reads: bool = True, classes: int = 7,
+    ) -> None:
         super().__init__(COLUMNS)
         if stride % 4 or stride < 4:
             raise ValueError(f"the voice front end's stride is {stride}; it must be a multiple of 4")
@@ -48,7 +50,7 @@ class VoiceFront(Front):
         self.blocks = nn.ModuleList(nn.Conv1d(width, width, 3, padding=gap, dilation=gap) for gap in (1, 2, 4))
         self.drop = nn.Dropout(dropout)
         self.out = nn.Linear(width, d)
-        self.reader = VoiceReader(d) if reads else None
+        self.reader = VoiceReader(d, classes) if reads else None
 
     def fit(self, x: Tensor, mask: Tensor) -> None:
         """Takes mean and deviation from voice rows x (B, T, 44), mask (B, T), their level taken out."""
