@@ -45,7 +45,7 @@ def choose(arguments: list[str], file: Mapping[str, Any]) -> Choice:
         return Choice("models.live.training", "LiveTraining", ["--model", model, *rest], ("model", "data"))
     if data not in CORPORA:
         raise LearnError(f"no data {data!r} to train on; there are {', '.join((LIVE, *CORPORA))}")
-    return Choice("models.training", "Training", ["--model", model, "--data", data, *rest], ("model", "data"))
+    return Choice("models.research.training", "Training", ["--model", model, "--data", data, *rest], ("model", "data"))
 
 
 def _take(arguments: list[str], name: str) -> tuple[str | None, list[str]]:

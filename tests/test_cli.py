@@ -101,7 +101,7 @@ def test_a_file_may_choose_the_training_and_flags_win() -> None:
 def test_the_names_of_models_and_data_are_those_there_are() -> None:
     pytest.importorskip("torchmetrics")
     from models.registry import MODELS
-    from models.tasks import TASKS
+    from models.research.tasks import TASKS
 
     assert set(learn.FUSION) == set(MODELS) and set(learn.CORPORA) == set(TASKS)
 

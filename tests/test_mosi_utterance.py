@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from models.datasets import DataMissing, data_root, mosi_utterance
+from models.datasets.examples import Examples
 from models.datasets.mosi_utterance import CONTEXT, FILE, PLACE, RENDERINGS, VALID_VIDEOS
-from models.examples import Examples
 
 
 def made(path: object, videos: int = 16, each: int = 5) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from models.datasets import DataMissing, data_root, ravdess_faces
+from models.datasets.examples import Examples, nothing
 from models.datasets.ravdess_faces import EMOTIONS, MARGIN, UNITS, five_actors, frames, rows_end, segments, six_folds, spoken, vectors
-from models.examples import Examples, nothing
 from models.perception.voice import DIM, SPEECH
 from models.window import Sequence, Window
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from models.report import TITLES, write
+from models.research.report import TITLES, write
 
 
 def run(fold: int, seed: int, accuracy: float) -> dict[str, object]:

@@ -21,14 +21,14 @@ pytest.importorskip("torchmetrics")
 
 from safetensors.torch import load_file
 
-from models import runs, tasks
-from models.examples import Examples, nothing, ragged, untimed
+from models.datasets.examples import Examples, nothing, ragged, untimed
 from models.registry import MODELS
-from models.robustness import DELAYS_S, DROPS, SIGMAS, holed, late, noisy, robustness
-from models.runs import RunError
-from models.scoring import Evaluation
-from models.task import Task, batch, some_absent
-from models.training import Training, TrainingError, configuration, one_cycle
+from models.research import runs, tasks
+from models.research.robustness import DELAYS_S, DROPS, SIGMAS, holed, late, noisy, robustness
+from models.research.runs import RunError
+from models.research.scoring import Evaluation
+from models.research.task import Task, batch, some_absent
+from models.research.training import Training, TrainingError, configuration, one_cycle
 from models.window import Sequence, Window
 
 ROOT = Path(__file__).parents[1]

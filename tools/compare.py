@@ -20,14 +20,14 @@ import numpy as np
 import torch
 import tyro
 
-from models import runs
 from models.datasets import DataMissing, cache_root
 from models.registry import MODELS
-from models.report import write
-from models.scoring import Evaluation
-from models.task import Task
-from models.tasks import build
-from models.training import Training, answer
+from models.research import runs
+from models.research.report import write
+from models.research.scoring import Evaluation
+from models.research.task import Task
+from models.research.tasks import build
+from models.research.training import Training, answer
 
 HERE = Path(__file__).resolve().parents[1] / "models"
 RESULTS = HERE / "results.json"

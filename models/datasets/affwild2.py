@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from models.datasets import DataMissing, corpus
+from models.datasets.examples import Examples, nothing, ragged
 from models.datasets.table import TableError
-from models.examples import Examples, nothing, ragged
 from models.window import Window
 
 FOLDER = "aff-wild2"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models.datasets import unaligned
-from models.examples import Examples
+from models.datasets.examples import Examples
 
 FILES = ("iemocap/iemocap_data_noalign.pkl",)
 EMOTIONS = unaligned.IEMOCAP

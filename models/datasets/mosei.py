@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models.datasets import unaligned
-from models.examples import Examples
+from models.datasets.examples import Examples
 
 FILES = ("mosei/mosei_senti_data_noalign.pkl", "mosei/unaligned_50.pkl")
 

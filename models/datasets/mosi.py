@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models.datasets import unaligned
-from models.examples import Examples
+from models.datasets.examples import Examples
 
 FILES = ("mosi/mosi_data_noalign.pkl", "mosi/unaligned_50.pkl")
 

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from models.datasets import corpus
+from models.datasets.examples import Examples, Floats, ragged
 from models.datasets.spoken import spoken
-from models.examples import Examples, Floats, ragged
 from models.window import Sequence, Window
 
 FILE = "mosi_utterance.npz"

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from models.datasets import corpus, ravdess
+from models.datasets.examples import Examples, Floats, nothing, ragged
 from models.datasets.speech import Clip
 from models.datasets.voicerows import voice_rows
-from models.examples import Examples, Floats, nothing, ragged
 from models.perception import voice
 from models.window import Sequence, Window
 

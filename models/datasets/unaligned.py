@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from models.datasets import DataMissing, data_root, pickles
+from models.datasets.examples import Examples, untimed
 from models.datasets.table import SPLITS
-from models.examples import Examples, untimed
 from models.window import Window
 
 STREAMS = ("text", "audio", "vision")

@@ -9,9 +9,9 @@ import torch
 
 from models import metrics
 from models.datasets import affwild2, iemocap, mosei, mosi, mosi_utterance, ravdess_faces
+from models.datasets.examples import Examples, Floats
 from models.encoders.voice import augment
-from models.examples import Examples, Floats
-from models.task import Answers, Disturb, Task, deviation, some_absent
+from models.research.task import Answers, Disturb, Task, deviation, some_absent
 from models.window import Window
 
 Builder = Callable[[int, int], Task]

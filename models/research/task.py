@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.examples import Examples, Floats
+from models.datasets.examples import Examples, Floats
 from models.losses import Targets
 from models.window import Sequence, Window
 

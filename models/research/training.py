@@ -19,12 +19,12 @@ from accelerate.utils import DistributedDataParallelKwargs
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from models import runs
 from models.fusion import FusionConfig, FusionModel
 from models.losses import Targets, TaskLoss
 from models.registry import MODELS, Entry
-from models.task import Answers, Batch, Task
-from models.tasks import build
+from models.research import runs
+from models.research.task import Answers, Batch, Task
+from models.research.tasks import build
 from models.window import Window
 
 

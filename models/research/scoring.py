@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from models import runs
-from models.robustness import draw_curves, robustness
-from models.task import Task
-from models.tasks import build
-from models.training import answer
+from models.research import runs
+from models.research.robustness import draw_curves, robustness
+from models.research.task import Task
+from models.research.tasks import build
+from models.research.training import answer
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from models.datasets.examples import Floats
 from models.emotions import MODALITIES
-from models.examples import Floats
 from models.fusion import FusionModel
-from models.task import Task, deviation, without
-from models.training import answer
+from models.research.task import Task, deviation, without
+from models.research.training import answer
 from models.window import Sequence, Window
 
 SIGMAS = (0.1, 0.3, 0.5, 1.0)
