@@ -10,7 +10,8 @@ ENCODERS = {"face": ("models.encoders.face", "FaceTraining"), "words": ("models.
 """Networks with trainings of their own."""
 FUSION = ("mea", "msaf", "ucrn", "iaca", "mult", "late")
 CORPORA = (
-    "mosi-utterance", "mosi-utterance-words", "ravdess-av", "ravdess-24", "ravdess-24-neutral", "mosi", "mosei", "iemocap", "aff-wild2",
+    "mosi-utterance", "mosi-utterance-words", "ravdess-av", "ravdess-24", "ravdess-24-fine", "ravdess-24-neutral", "mosi", "mosei",
+    "iemocap", "aff-wild2",
 )  # fmt: skip
 
 
