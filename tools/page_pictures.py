@@ -2,7 +2,8 @@
 """Takes the pictures of the live page: phone, laptop and wide screen, dark and light, and a sheet of all six.
 
 A session whose camera and microphone are a Chromium's (playwright), which plays the built-in clip over and over; after a whole
-minute of it each picture waits for something to see. Needs Chromium and ffmpeg. Full pages go to `--folder`, for the eye of
+minute of it each picture waits for something to see. A busy machine reads late and in pieces, and its pictures show that.
+Needs Chromium and ffmpeg. Full pages go to `--folder`, for the eye of
 whoever changes the page; what the README shows goes to `--assets`.
 """
 
@@ -66,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=62, help="of readings before the first picture")
     parser.add_argument("--folder", type=Path, default=ROOT / "build/page", help="for the full pages, as PNG")
-    parser.add_argument("--assets", type=Path, default=ROOT / "stream/assets", help="for page.webp and pages.webp")
+    parser.add_argument("--assets", type=Path, default=ROOT / "stream/assets", help="for page-dark, page-light, page-sizes (.webp)")
     options = parser.parse_args()
     for folder in (options.folder, options.assets):
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +78,8 @@ def main() -> None:
             page.page.wait_for_selector("#outline:visible")
             time.sleep(options.seconds)
             taken = shoot(page, options.folder)
-    for name, picture in (("page", taken["laptop", "dark"]), ("pages", sheet(taken))):
+    pictures = {"page-dark": taken["laptop", "dark"], "page-light": taken["phone", "light"], "page-sizes": sheet(taken)}
+    for name, picture in pictures.items():
         file = options.assets / f"{name}.webp"
         picture.save(file, quality=80, method=6)
         print(f"{file}: {picture.width} × {picture.height}, {file.stat().st_size / 1000:.0f} kB")

@@ -4,7 +4,7 @@
 import { EMOTIONS, blend, drawFace, faceOf, palette } from "./emotions.js";
 
 const NUMBERS_EVERY = 250;
-const SMOOTH = 0.35;
+const EASE = 230; // ms in which two thirds of a change are shown, however seldom readings come
 
 export class Feelings {
   constructor() {
@@ -14,6 +14,7 @@ export class Feelings {
     this.shown = faceOf("neutral");
     this.shares = EMOTIONS.map(() => 0);
     this.numbersAt = 0;
+    this.drawnAt = 0;
     this.rows = EMOTIONS.map((name) => {
       const row = document.createElement("li");
       row.dataset.emotion = name;
@@ -45,14 +46,16 @@ export class Feelings {
   show(now, final, standing, past) {
     const known = now && now.top >= 0;
     const target = known ? blend(now.p) : faceOf("neutral");
-    const eased = (values, targets) => (past ? targets : values.map((value, k) => value + SMOOTH * (targets[k] - value)));
+    const time = performance.now();
+    const gain = 1 - Math.exp((this.drawnAt - time) / EASE);
+    this.drawnAt = time;
+    const eased = (values, targets) => (past ? targets : values.map((value, k) => value + gain * (targets[k] - value)));
     this.shown = eased(this.shown, target);
     this.shares = eased(this.shares, EMOTIONS.map((_, k) => (known ? now.p[k] : 0)));
     const top = known ? EMOTIONS[now.top] : null;
     const name = past ? top : standing;
     drawFace(this.glyph, this.shown, palette()[name ?? "quiet"]);
     this.glyph.classList.toggle("unknown", !known);
-    const time = performance.now();
     const numbers = past || time - this.numbersAt > NUMBERS_EVERY;
     if (numbers) this.numbersAt = time;
     this.rows.forEach(({ row, bar, tick, number }, k) => {
