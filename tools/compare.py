@@ -68,7 +68,7 @@ FEWER = {"epochs": 8, "batch": 64, "patience": 8}
 ONE = ({"rate": 6e-3, "set": ("dropout=0.3",)},)
 STUDIES = {
     "mosi-utterance-words": Study(
-        "mosi-utterance-words", "accuracy", (0, 1, 2, 3, 4), grid=RATES, plan=MOSI, sizes=SMALLER, version=3,
+        "mosi-utterance-words", "accuracy", (0, 1, 2, 3, 4), grid=RATES, plan=MOSI, sizes=SMALLER, version=4,
     ),
     "mosi-utterance": Study(
         "mosi-utterance", "accuracy", (0, 1, 2, 3, 4), grid=RATES, plan=MOSI, sizes=SMALLER, version=2,
