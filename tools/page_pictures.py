@@ -27,7 +27,8 @@ THEMES = ("dark", "light")
 FULL_OF_LIFE = """() => {
     const led = document.getElementById('standing').textContent;
     return document.querySelectorAll('#words .word').length >= 6 && document.getElementById('outline').checkVisibility()
-        && document.getElementById('state').dataset.state === 'live' && !['waiting', 'unclear', 'nobody to read', 'neutral'].includes(led);
+        && document.getElementById('state').dataset.state === 'live' && !['waiting', 'unclear', 'nobody to read', 'neutral'].includes(led)
+        && document.body.innerText.includes('quite sure') && /[0-9] ms old/.test(document.body.innerText);
 }"""
 HEIGHT, GAP = 620, 24
 """Pixels of a row of the sheet, and between its pictures."""
@@ -67,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=62, help="of readings before the first picture")
     parser.add_argument("--folder", type=Path, default=ROOT / "build/page", help="for the full pages, as PNG")
-    parser.add_argument("--assets", type=Path, default=ROOT / "stream/assets", help="for page-dark, page-light, page-sizes (.webp)")
+    parser.add_argument("--assets", type=Path, default=ROOT / "stream/assets", help="for page-dark and page-sizes (.webp)")
     options = parser.parse_args()
     for folder in (options.folder, options.assets):
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +79,7 @@ def main() -> None:
             page.page.wait_for_selector("#outline:visible")
             time.sleep(options.seconds)
             taken = shoot(page, options.folder)
-    pictures = {"page-dark": taken["laptop", "dark"], "page-light": taken["phone", "light"], "page-sizes": sheet(taken)}
+    pictures = {"page-dark": taken["laptop", "dark"], "page-sizes": sheet(taken)}
     for name, picture in pictures.items():
         file = options.assets / f"{name}.webp"
         picture.save(file, quality=80, method=6)
