@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "affect/axe-core"
-SCRIPT = CACHE / "node_modules/axe-core/axe.min.js"
+from models.datasets import cache_root
 
 
 class AxeMissing(Exception):
@@ -18,19 +15,21 @@ class AxeMissing(Exception):
 
 def axe_core() -> str:
     """Its script. Raises AxeMissing."""
-    if not SCRIPT.is_file():
+    folder = cache_root() / "axe-core"
+    script = folder / "node_modules/axe-core/axe.min.js"
+    if not script.is_file():
         npm = shutil.which("npm")
         if npm is None:
             raise AxeMissing("npm is not installed (Debian: apt-get install npm): axe-core cannot be had")
-        CACHE.mkdir(parents=True, exist_ok=True)
-        command = [npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(CACHE), "axe-core@4"]
+        folder.mkdir(exist_ok=True)
+        command = [npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), "axe-core@4"]
         try:
             subprocess.run(command, capture_output=True, timeout=60, check=False)
         except subprocess.TimeoutExpired:
             raise AxeMissing("npm does not answer: axe-core cannot be had without a network") from None
-        if not SCRIPT.is_file():
+        if not script.is_file():
             raise AxeMissing("npm could not fetch axe-core: is there a network?")
-    return SCRIPT.read_text()
+    return script.read_text()
 
 
 def serious(page: Any, script: str) -> list[dict[str, Any]]:

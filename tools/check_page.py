@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from axe import AxeMissing, axe_core, serious
 from chromium import CLIP, Watched, browser, playing, session
 
+RESULTS = Path(__file__).parent / "results/page.json"
 SIZES = {"phone": (390, 844), "wide": (1920, 1080)}
 HEAVIEST = 300_000
 """Bytes of the page and everything it loads."""
@@ -49,7 +50,7 @@ def look(chromium: Any, url: str, script: str, size: str, theme: str, bare: bool
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--without-axe", action="store_true", help="weight, requests and console alone: needs no network")
-    parser.add_argument("--out", type=Path, default=Path("page.json"))
+    parser.add_argument("--out", type=Path, default=RESULTS, help=f"where the figures go ({RESULTS.name} of tools/results)")
     options = parser.parse_args()
     try:
         script = "" if options.without_axe else axe_core()

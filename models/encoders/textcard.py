@@ -94,7 +94,7 @@ def card(config: Mapping[str, Any], figures: Mapping[str, float], size: int) -> 
         meld_row=_MELD_ROW.format(weight=config["meld"]) if with_meld else "",
         meld_licence=", and for MELD research only" if with_meld else "",
         share=hearing["share"], low=hearing["errors"][0], high=hearing["errors"][1], crop=hearing["crop"],
-        shortest=hearing["crop_words"][0], longest=hearing["crop_words"][1], rows=rows, 
+        shortest=hearing["crop_words"][0], longest=hearing["crop_words"][1], rows=rows,
         meld_note=(_MELD_NOTE if with_meld else "") + (_VECTOR_NOTE if began else ""),
         origin=_VECTOR_ORIGIN.format(**config) if began else _ORIGIN, vector_row=_VECTOR_ROW.format(**config) if began else "",
         given=f" --vectors {config['vectors']}" if began else "",
