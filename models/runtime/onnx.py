@@ -19,9 +19,6 @@ from models.runtime.trained import Trained
 BUILT_BY = ("torch", "onnx", "onnxscript", "onnxruntime")
 PARITY = 1e-5
 """Largest difference from eager that a build may show."""
-LEFT_OUT = ["MatMulAddFusion", "TransposeOptimizer"]
-"""Optimizers of ONNX Runtime that make a program of many small operators slower: the first wraps every product in two reshapes, which keeps
-its bias from being fused with what follows, the second adds more of them."""
 
 
 def missing() -> str:
@@ -40,7 +37,7 @@ class Onnx:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         self.batch = batch
-        self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"], disabled_optimizers=LEFT_OUT)
+        self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         self._names = [entry.name for entry in self._session.get_inputs()]
 
     def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
