@@ -247,6 +247,9 @@ def rhythm(heard: Heard) -> dict[str, float]:
 
 
 def closed_by(heard: Heard) -> dict[str, Any]:
-    """How many provisionals were closed because their streams had passed (`watermark`) and because 40 ms were over (`time`)."""
-    kinds = [m.closed_by for _, m in heard if isinstance(m, Affect) and not m.final]
-    return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+    """How many provisionals were closed because their streams had passed (`watermark`) and because 40 ms were over (`time`), and
+    how many windows have a final alone (`skipped`: the engine leaves out a provisional it is too late for)."""
+    results = [m for _, m in heard if isinstance(m, Affect)]
+    kinds = [m.closed_by for m in results if not m.final]
+    skipped = {m.window for m in results if m.final} - {m.window for m in results if not m.final}
+    return {kind: kinds.count(kind) for kind in sorted(set(kinds))} | {"skipped": len(skipped)}
