@@ -26,6 +26,9 @@ if TYPE_CHECKING:  # every child imports this module first: only what all of the
 Entry = tuple[Callable[..., int], Any]
 """What a process runs, and its options; it also gets the Connection."""
 
+YIELDING = ("transcriber", "dashboard")
+"""Workers that let the others go first where processors are short: words are seconds late anyway, and a page only watches."""
+YIELD = 10
 RESTARTS = 5
 """A worker that crashes more often than this within a minute stays down."""
 STOP_GRACE, KILL_GRACE = 1.0, 0.5
@@ -75,6 +78,8 @@ class Processes:
         self.processes[name] = process
         with suppress(psutil.NoSuchProcess):
             self._usage[name] = psutil.Process(process.pid)
+            if name in YIELDING:
+                self._usage[name].nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if os.name == "nt" else YIELD)
 
     def said(self, name: str) -> str:
         """The last line a worker wrote to stderr, which is kept from the screen: one cause is said once, by the supervisor."""

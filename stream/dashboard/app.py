@@ -24,7 +24,7 @@ from stream.protocol import MILLISECOND, Control
 
 PAGE = Path(__file__).parent / "page"
 MAX_PAGES, MAX_SOURCES = 32, 8
-GAP = 0.06
+GAP = 0.09
 """Seconds between two messages to a page at least: what came meanwhile goes into one."""
 IDLE = 0.5
 TRY_LATER = 1013

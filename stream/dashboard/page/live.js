@@ -46,7 +46,7 @@ export class Live {
   see(data) {
     const size = new DataView(data).getUint32(0, true);
     const about = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, size)));
-    this.on.picture(about, new Blob([new Uint8Array(data, 4 + size)], { type: "image/jpeg" }));
+    this.on.picture(about, new Uint8Array(data, 4 + size));
   }
 
   send(message) {

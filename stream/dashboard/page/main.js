@@ -1,5 +1,6 @@
-// The page: takes what the server tells, keeps the last minute, and draws it calmly, ten times a second at most.
+// The page: takes what the server tells, keeps the last minute, and draws it calmly.
 
+import { Drawing } from "./drawing.js";
 import { readPalette } from "./emotions.js";
 import { Feelings } from "./feelings.js";
 import { Giver } from "./giver.js";
@@ -11,30 +12,30 @@ import { Plane } from "./plane.js";
 import { Timeline } from "./timeline.js";
 import { Words } from "./words.js";
 
-const DRAW_EVERY = 90; // ms
 const $ = (id) => document.getElementById(id);
 
+const drawing = new Drawing(draw);
+const later = () => drawing.soon();
 const minute = new Minute();
 const feelings = new Feelings();
-const picture = new Picture();
-const plane = new Plane();
+const picture = new Picture(later);
+const plane = new Plane(later);
 const words = new Words();
 const hood = new Hood();
 const giver = new Giver({ changed: () => showGiving(), picture: (stream) => picture.use(stream) });
 
 let past = null; // {minute, t} while looking back
 let slow = {}; // what the server told last of streams, workers and session
+let fresh = false; // it has not been shown yet
 let standing = null;
 let connected = false;
-let drawnAt = 0;
-let waiting = 0;
 let trouble = "";
 
 const timeline = new Timeline((t) => {
   if (t === null) past = null;
   else past = { minute: past?.minute ?? minute.frozen(), t };
-  draw();
-});
+  drawing.now();
+}, later);
 
 const live = new Live({
   told: (message) => {
@@ -70,11 +71,11 @@ function begin(hello) {
 
 function take(message) {
   slow = message;
+  fresh = true;
   hood.take(message);
-  showState();
-  showControls();
-  showGiving();
-  hood.show(live.clock());
+  const { camera, microphone } = message.workers ?? {};
+  giver.hush(camera?.state === "paused", microphone?.state === "paused"); // at once: a hidden page draws nothing, and may still give
+  later();
 }
 
 /** What stands has changed, by the same rule that apps are told by: said aloud once. */
@@ -84,15 +85,7 @@ function change(emotion) {
   if (!past) $("announce").textContent = emotion ?? "no clear expression";
 }
 
-function later() {
-  if (waiting || document.hidden) return;
-  waiting = setTimeout(draw, Math.max(0, DRAW_EVERY - (performance.now() - drawnAt)));
-}
-
 function draw() {
-  clearTimeout(waiting);
-  waiting = 0;
-  drawnAt = performance.now();
   const shown = past?.minute ?? minute;
   const now = past ? shown.at(past.t) ?? null : minute.now;
   document.body.classList.toggle("past", Boolean(past));
@@ -102,7 +95,14 @@ function draw() {
   plane.show(shown, now);
   words.show(shown, past?.t ?? null);
   hood.weights(now);
+  picture.show();
   picture.tint(standing);
+  hood.show(live.clock());
+  if (!fresh) return;
+  fresh = false;
+  showState();
+  showControls();
+  showGiving();
 }
 
 function showState() {
@@ -157,8 +157,6 @@ function showControls() {
   const paused = off("camera") && off("microphone");
   put($("pause").querySelector("span"), paused ? "Resume" : "Pause");
   $("pause").querySelector("path").setAttribute("d", paused ? "M8 5l11 7-11 7z" : "M8 5v14M16 5v14");
-  const { camera, microphone } = slow.workers ?? {};
-  giver.hush(camera?.state === "paused", microphone?.state === "paused");
 }
 
 function showGiving() {
@@ -202,19 +200,17 @@ $("theme").addEventListener("click", () => {
   localStorage.setItem("theme", theme);
 });
 new MutationObserver(() => repaint()).observe(document.documentElement, { attributeFilter: ["data-theme"] });
-addEventListener("resize", () => later());
-document.addEventListener("visibilitychange", () => later());
 
 function repaint() {
   readPalette();
   feelings.paint();
-  draw();
+  later();
 }
 
 repaint();
 setInterval(() => {
   showState();
-  if (!slow.streams || !connected) draw();
+  if (!slow.streams || !connected) later();
 }, 1000);
 
 const before = sessionStorage.getItem("giving");

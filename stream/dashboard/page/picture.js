@@ -5,12 +5,16 @@ import { palette } from "./emotions.js";
 const OLD = 1500; // ms after which a preview is taken away
 
 export class Picture {
-  constructor() {
+  /** `changed()`: there is something to show. */
+  constructor(changed) {
+    this.changed = changed;
     [this.frame, this.video, this.preview, this.outline, this.empty, this.caption] =
       ["frame", "video", "preview", "outline", "empty", "caption"].map((id) => document.getElementById(id));
     this.own = false;
+    this.box = null;
     this.shownAt = 0;
-    this.busy = false;
+    this.busy = false; // from a preview's coming until it is drawn
+    this.waiting = null; // {bitmap, box}
   }
 
   /** The browser's own camera, or null when it stops. */
@@ -23,34 +27,44 @@ export class Picture {
     this.frame.classList.toggle("mirror", this.own);
   }
 
-  /** A preview: `about` {t, box}. One that comes while another is drawn is left out. */
+  /** A preview: `about` {t, box}, bytes. One that comes before the last is drawn is left out. */
   async see(about, jpeg) {
     if (this.own || this.busy || document.hidden) return;
     this.busy = true;
     try {
-      const bitmap = await createImageBitmap(jpeg);
-      if (this.own) return;
-      const { width, height } = bitmap;
-      if (this.preview.width !== width || this.preview.height !== height) [this.preview.width, this.preview.height] = [width, height];
-      this.frame.style.aspectRatio = `${width} / ${height}`;
-      this.preview.getContext("2d").drawImage(bitmap, 0, 0);
-      bitmap.close();
-      this.preview.hidden = false;
-      this.shownAt = performance.now();
-      this.mark(about.box);
+      this.waiting = { bitmap: await createImageBitmap(new Blob([jpeg], { type: "image/jpeg" })), box: about.box };
+      this.changed();
     } catch {
-      // a picture that cannot be decoded is no loss: the next one comes at once
-    } finally {
-      this.busy = false;
+      this.busy = false; // a picture that cannot be decoded is no loss: the next one comes at once
     }
   }
 
   /** Where the face is, from the readings: needed for the browser's own picture only. */
   follow(face) {
+    if (!this.own) return;
+    this.box = face?.box ?? null;
+    this.changed();
+  }
+
+  /** Draws what has come. */
+  show() {
     if (this.own) {
       if (this.video.videoWidth) this.frame.style.aspectRatio = `${this.video.videoWidth} / ${this.video.videoHeight}`;
-      this.mark(face?.box ?? null);
+      this.mark(this.box);
     }
+    if (!this.waiting) return;
+    const { bitmap, box } = this.waiting;
+    [this.waiting, this.busy] = [null, false];
+    if (!this.own) {
+      const { width, height } = bitmap;
+      if (this.preview.width !== width || this.preview.height !== height) [this.preview.width, this.preview.height] = [width, height];
+      this.frame.style.aspectRatio = `${width} / ${height}`;
+      this.preview.getContext("2d").drawImage(bitmap, 0, 0);
+      this.preview.hidden = false;
+      this.shownAt = performance.now();
+      this.mark(box);
+    }
+    bitmap.close();
   }
 
   mark(box) {

@@ -1,19 +1,20 @@
 // Valence to the right, arousal upwards: where the mood is, and a trail that fades over eight seconds.
 
+import { Sheet } from "./drawing.js";
 import { EMOTIONS, palette } from "./emotions.js";
-import { fit } from "./timeline.js";
 
 const TRAIL = 8000;
 const CORNERS = [["tense", -1, 1], ["excited", 1, 1], ["gloomy", -1, -1], ["calm", 1, -1]];
 
 export class Plane {
-  constructor() {
-    this.canvas = document.getElementById("plane");
+  constructor(resized) {
+    this.sheet = new Sheet("plane", resized);
     this.said = 0;
   }
 
   show(minute, now) {
-    const { context, width, height } = fit(this.canvas);
+    const context = this.sheet.clear();
+    const { width, height } = this.sheet;
     const colours = palette();
     const margin = 10; // for the mark at the rim
     const halfY = height / 2 - margin;
@@ -75,7 +76,7 @@ export class Plane {
   label(text) {
     if (performance.now() - this.said < 1000) return;
     this.said = performance.now();
-    this.canvas.setAttribute("aria-label", `Valence and arousal: ${text}`);
+    this.sheet.canvas.setAttribute("aria-label", `Valence and arousal: ${text}`);
   }
 }
 

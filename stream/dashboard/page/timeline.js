@@ -1,6 +1,7 @@
 // The last minute as one band of seven shares. What is settled is full, what is provisional pale; where nothing is known there is a gap.
 
 import { EMOTIONS, palette, stampFace } from "./emotions.js";
+import { Sheet } from "./drawing.js";
 import { SPAN } from "./minute.js";
 
 const LANE = 28; // pixels above the band, where whoever leads is named
@@ -8,22 +9,11 @@ const [FACE, FACE_NARROW, NARROW] = [20, 14, 500];
 const [SETTLED, PROVISIONAL] = [0.85, 0.4];
 const BREAK = 600; // readings further apart than this are not joined
 
-/** Sizes a canvas to its box at the screen's density; returns its context and size in CSS pixels. */
-export function fit(canvas) {
-  const density = Math.min(2, devicePixelRatio || 1);
-  const { width, height } = canvas.getBoundingClientRect();
-  const [w, h] = [Math.round(width * density), Math.round(height * density)];
-  if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
-  const context = canvas.getContext("2d");
-  context.setTransform(density, 0, 0, density, 0, 0);
-  context.clearRect(0, 0, width, height);
-  return { context, width, height };
-}
-
 export class Timeline {
-  /** `look(t or null)`: the person points at a moment (session ms), or lets go of the past. */
-  constructor(look) {
-    this.canvas = document.getElementById("timeline");
+  /** `look(t or null)`: the person points at a moment (session ms), or lets go of the past; `resized()`. */
+  constructor(look, resized) {
+    this.sheet = new Sheet("timeline", resized);
+    this.canvas = this.sheet.canvas;
     this.slider = document.getElementById("look");
     this.back = document.getElementById("back");
     this.look = look;
@@ -52,7 +42,8 @@ export class Timeline {
 
   /** `chosen`: the moment looked at, or null for now. */
   show(minute, chosen) {
-    const { context, width, height } = fit(this.canvas);
+    const context = this.sheet.clear();
+    const { width, height } = this.sheet;
     const { readings } = minute;
     const end = readings.at(-1)?.t ?? 0;
     this.end = end;
