@@ -193,6 +193,30 @@ def test_every_width_holds_the_page(chrome: Any, live: Session) -> None:
     context.close()
 
 
+def test_keys_alone_reach_everything_and_are_seen_to(chrome: Any, live: Session) -> None:
+    context = chrome.new_context()
+    watched = Watched(context.new_page(), live.url)
+    page = watched.page
+    page.wait_for_selector("#camera:visible")
+    reached = []
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        focus = "(() => { const e = document.activeElement; return [e.id || e.className || e.tagName, getComputedStyle(e).outlineStyle]; })()"
+        name, outline = page.evaluate(focus)
+        if name == "BODY":
+            break
+        reached.append(name)
+        assert outline != "none", f"{name} has the keys and does not show it"
+    assert {"camera", "microphone", "pause", "theme", "look"} <= set(reached)
+    page.focus("#look")
+    for _ in range(15):
+        page.keyboard.press("ArrowLeft")
+    watched.says("now-title", "seconds ago")
+    page.keyboard.press("Escape")
+    watched.says("now-title", "Right now")
+    context.close()
+
+
 def test_a_second_page_takes_over_and_the_first_says_so(chrome: Any, live: Session, watched: Watched) -> None:
     context = chrome.new_context()
     other = Watched(context.new_page(), live.url)
