@@ -28,7 +28,7 @@ Entry = tuple[Callable[..., int], Any]
 
 YIELDING = ("transcriber", "dashboard")
 """Workers that let the others go first where processors are short: words are seconds late anyway, and a page only watches."""
-YIELD = 10
+YIELD: int = getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 10)  # Windows has classes, the others niceness
 RESTARTS = 5
 """A worker that crashes more often than this within a minute stays down."""
 STOP_GRACE, KILL_GRACE = 1.0, 0.5
@@ -79,7 +79,7 @@ class Processes:
         with suppress(psutil.NoSuchProcess):
             self._usage[name] = psutil.Process(process.pid)
             if name in YIELDING:
-                self._usage[name].nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if os.name == "nt" else YIELD)
+                self._usage[name].nice(YIELD)
 
     def said(self, name: str) -> str:
         """The last line a worker wrote to stderr, which is kept from the screen: one cause is said once, by the supervisor."""

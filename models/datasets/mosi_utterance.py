@@ -54,7 +54,8 @@ def load(words: bool = False) -> dict[str, Examples]:
 
 
 def read(transcripts: list[str]) -> Floats:
-    """State of the text head, its emotions and affect, and the mean word vector of each transcript, (N, 128 + 9 + 64)."""
+    """State of the text head, its emotions and affect, whether it sounds like a good review, and the mean word vector of each transcript,
+    (N, 128 + 10 + 64); one less from a head that no reviews have taught."""
     import torch
 
     from models.encoders.text import load_head
@@ -67,7 +68,9 @@ def read(transcripts: list[str]) -> Floats:
             vectors = vectors if len(vectors) else np.zeros((1, VECTOR), np.float32)
             rows, mask = torch.from_numpy(vectors)[None], torch.ones(1, len(vectors))
             emotion, affect = head(rows, mask)
-            out.append(np.concatenate([head.embed(rows, mask)[0].numpy(), emotion[0].numpy(), affect[0].numpy(), vectors.mean(0)]))
+            state = head.embed(rows, mask)
+            said = [state, emotion, affect] + ([] if head.polarity is None else [head.polarity(state)])
+            out.append(np.concatenate([*(one[0].numpy() for one in said), vectors.mean(0)]))
     return np.stack(out).astype(np.float32)
 
 

