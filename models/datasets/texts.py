@@ -1,15 +1,13 @@
-"""GoEmotions, EmoBank, MELD and film reviews as one set of spoken texts with soft emotion targets, affect ratings and good or bad."""
+"""GoEmotions, EmoBank and MELD as one set of spoken texts with soft emotion targets and affect ratings."""
 
 from __future__ import annotations
 
-from collections.abc import Set
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from models.datasets import emobank, goemotions, meld, reviews
+from models.datasets import emobank, goemotions, meld
 from models.datasets.spoken import spoken
 from models.emotions import EMOTIONS
 
@@ -22,7 +20,7 @@ class Texts:
     """N texts. `words` index `vocabulary`. What a corpus does not give has weight 0.
 
     target (N, 7) share of each emotion, weight (N,); label7 (N,), -1 none or several; affect (N, 2), rated (N,);
-    fine (N, 28) GoEmotions' own labels, fined (N,); good (N,) 1 or 0, judged (N,); corpus and split (N,) names.
+    fine (N, 28) GoEmotions' own labels, fined (N,); corpus and split (N,) names.
     """
 
     vocabulary: list[str]
@@ -34,8 +32,6 @@ class Texts:
     rated: Floats
     fine: Floats
     fined: Floats
-    good: Floats
-    judged: Floats
     corpus: npt.NDArray[np.str_]
     split: npt.NDArray[np.str_]
 
@@ -43,23 +39,21 @@ class Texts:
         """Row numbers of a split; with `corpus`, of that corpus and only where it gives a single truth."""
         wanted = self.split == split
         if corpus is not None:
-            wanted &= (self.corpus == corpus) & ((self.label7 >= 0) | (self.rated > 0) | (self.judged > 0))
+            wanted &= (self.corpus == corpus) & ((self.label7 >= 0) | (self.rated > 0))
         return np.flatnonzero(wanted)
 
 
-def texts(meld_weight: float, judged: Path | None = None) -> Texts:
-    """All texts that hold at least one spoken word; with the film reviews of the file `judged`. A comment of several emotions counts in
-    equal shares."""
+def texts(meld_weight: float) -> Texts:
+    """All texts that hold at least one spoken word. A comment of several emotions counts in equal shares."""
     comments, sentences, utterances = goemotions.load(), emobank.load(), meld.load()
     groups = _groups(comments)
     names = sorted({label for comment in comments for label in comment.labels})
     found: dict[str, int] = {}
-    kept: list[tuple[list[int], Floats, float, int, tuple[float, float], float, Floats, float, float, float, str, str]] = []
+    kept: list[tuple[list[int], Floats, float, int, tuple[float, float], float, Floats, float, str, str]] = []
 
     def add(
-        corpus: str, split: str, text: str, classes: Set[int] = frozenset(), weight: float = 0.0, affect: tuple[float, float] | None = None,
-        fine: tuple[str, ...] = (), good: bool | None = None,
-    ) -> None:  # fmt: skip
+        text: str, classes: set[int], weight: float, affect: tuple[float, float] | None, fine: tuple[str, ...], corpus: str, split: str
+    ) -> None:
         words = [found.setdefault(word, len(found)) for word in spoken(text)]
         if not words:
             return
@@ -68,22 +62,18 @@ def texts(meld_weight: float, judged: Path | None = None) -> Texts:
         labels = np.isin(names, fine).astype(np.float32)
         label7 = next(iter(classes)) if len(classes) == 1 else -1
         rated, fined = float(affect is not None), float(bool(fine))
-        fate = float(good or False), float(good is not None)
-        kept.append((words, target, weight, label7, affect or (0.0, 0.0), rated, labels, fined, *fate, corpus, split))
+        kept.append((words, target, weight, label7, affect or (0.0, 0.0), rated, labels, fined, corpus, split))
 
     for c in comments:
-        add("goemotions", c.split, c.text, {groups[label] for label in c.labels}, 1.0, fine=c.labels)
+        add(c.text, {groups[label] for label in c.labels}, 1.0, None, c.labels, "goemotions", c.split)
     for s in sentences:
-        add("emobank", s.split, s.text, affect=s.affect)
+        add(s.text, set(), 0.0, s.affect, (), "emobank", s.split)
     for u in utterances if meld_weight > 0 else ():
-        add("meld", u.split, u.text, {u.label7}, meld_weight)
-    for r in reviews.load(judged) if judged else ():
-        add("reviews", r.split, r.text, good=r.good)
-    words, target, weight, label7, affect, rated, fine, fined, good, known, corpus, split = zip(*kept, strict=True)
+        add(u.text, {u.label7}, meld_weight, None, (), "meld", u.split)
+    words, target, weight, label7, affect, rated, fine, fined, corpus, split = zip(*kept, strict=True)
     return Texts(
         list(found), list(words), np.stack(target), np.array(weight, np.float32), np.array(label7), np.array(affect, np.float32),
-        np.array(rated, np.float32), np.stack(fine), np.array(fined, np.float32), np.array(good, np.float32),
-        np.array(known, np.float32), np.array(corpus), np.array(split),
+        np.array(rated, np.float32), np.stack(fine), np.array(fined, np.float32), np.array(corpus), np.array(split),
     )  # fmt: skip
 
 

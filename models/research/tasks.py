@@ -70,9 +70,9 @@ def aff_wild2(fold: int, seed: int) -> Task:
     )  # fmt: skip
 
 
-def mosi_by_utterance(name: str, words: str = "") -> Builder:
-    """Utterances of MOSI in the light of those around them, negative or not; validation videos are drawn by seed. `words`: weights that
-    read the transcripts besides."""
+def mosi_by_utterance(words: bool) -> Builder:
+    """Utterances of MOSI in the light of those around them, negative or not; validation videos are drawn by seed."""
+    name = "mosi-utterance-words" if words else "mosi-utterance"
 
     def made(fold: int, seed: int) -> Task:
         _only_fold(name, fold)
@@ -162,9 +162,8 @@ def _only_fold(name: str, fold: int) -> None:
 
 
 TASKS: dict[str, Builder] = {
-    "mosi-utterance": mosi_by_utterance("mosi-utterance"),
-    "mosi-utterance-words": mosi_by_utterance("mosi-utterance-words", "words"),
-    "mosi-utterance-reviews": mosi_by_utterance("mosi-utterance-reviews", "words-reviews"),
+    "mosi-utterance": mosi_by_utterance(words=False),
+    "mosi-utterance-words": mosi_by_utterance(words=True),
     "ravdess-av": ravdess("ravdess-av", "frames"),
     "ravdess-24": ravdess("ravdess-24", "vectors"),
     "ravdess-24-fine": ravdess_fine,
