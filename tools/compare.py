@@ -75,7 +75,7 @@ STUDIES = {
         chosen_in="mosi-utterance-words", robust=True,
     ),
     "ravdess-24": Study("ravdess-24", "accuracy", (0,), tuple(range(6)), grid=ONE, plan=RAVDESS, sizes=SMALL),
-    "ravdess-24-fine": Study("ravdess-24-fine", "accuracy", (0,), tuple(range(6)), grid=ONE, plan=LONGER, sizes=SMALL),
+    "ravdess-24-fine": Study("ravdess-24-fine", "accuracy", (0,), tuple(range(6)), grid=RATES, plan=LONGER, sizes=SMALL, version=2),
     "ravdess-24-neutral": Study("ravdess-24-neutral", "accuracy", (0,), tuple(range(6)), grid=ONE, plan=RAVDESS, sizes=SMALL),
     "ravdess-av": Study("ravdess-av", "accuracy", (0,), tuple(range(5)), grid=ONE, plan=FEWER, sizes=SMALLER, robust=True, version=2),
 }  # fmt: skip
