@@ -41,6 +41,10 @@ VOICED_LEAST = SECOND // 2
 """Less voiced sound than this in a window: voice is absent."""
 STALE = 10
 """A live provisional this many hops late is left out, and counted: the newest is wanted."""
+PATIENCE = SECOND
+"""How long past its latest moment a final waits for provisionals to be computed."""
+TO_ONE = 3
+"""Overdue finals to one provisional."""
 
 Closing = Literal["watermark", "lateness", "time"]
 
@@ -96,6 +100,8 @@ class Windows:
         self._used: dict[int, bytes] = {}
         self._busy: list[Control] = []
         self.next_final = self.next_provisional = session.last_final // session.hop + 1
+        self._in_a_row = 0
+        """Finals since the last provisional."""
         self.skipped = 0
         """Live provisionals left out because the engine was too late for them."""
 
@@ -170,22 +176,42 @@ class Windows:
     # -- windows out ---------------------------------------------------------------------------------------------------
 
     def due(self, now: int | None, real: int, most: int = 1) -> list[Due]:
-        """Windows to compute now, at most `most`: provisionals first, both kinds in order. Each is named once."""
+        """Windows to compute now, at most `most`. Each is named once; those of a kind come in order."""
         for inlet in self.inlets.values():
             inlet.expire(now)
         found: list[Due] = []
-        last = self._last_window()
-        while len(found) < most and self.next_provisional <= last and (closing := self._provisional(now)):
-            late = 0 if now is None or self.lossless else (now - self.next_provisional * self.hop) // self.hop
-            if late > STALE:
-                self.skipped += 1
-            else:
-                found.append(Due(self.next_provisional, False, closing))
-            self.next_provisional += 1
-        while len(found) < most and self.next_final < self.next_provisional and (closing := self._final(now, real)):
-            found.append(Due(self.next_final, True, closing))
-            self.next_final += 1
+        while len(found) < most and (one := self._next(now, real)):
+            found.append(one)
         return found
+
+    def _next(self, now: int | None, real: int) -> Due | None:
+        """Provisionals go first, being what is live. Where the engine is too slow for both kinds, finals that are overdue go before
+        them, three to one: else they would wait until their rows are forgotten."""
+        closing = self._prompt(now)
+        if closing and not (self._in_a_row < TO_ONE and self._overdue(now)):
+            self._in_a_row = 0
+            self.next_provisional += 1
+            return Due(self.next_provisional - 1, False, closing)
+        if self.next_final < self.next_provisional and (closing := self._final(now, real)):
+            self._in_a_row += 1
+            self.next_final += 1
+            return Due(self.next_final - 1, True, closing)
+        return None
+
+    def _prompt(self, now: int | None) -> Closing | None:
+        """What closes the next provisional, those that are too late for anybody left out."""
+        while self.next_provisional <= self._last_window() and (closing := self._provisional(now)):
+            if now is None or self.lossless or (now - self.next_provisional * self.hop) // self.hop <= STALE:
+                return closing
+            self.skipped += 1
+            self.next_provisional += 1
+        return None
+
+    def _overdue(self, now: int | None) -> bool:
+        """Whether the next final could have been computed a while ago, whatever its streams did."""
+        if now is None or self.lossless or self.next_final >= self.next_provisional:
+            return False
+        return now > self.next_final * self.hop + max(self.inlets[name].lateness for name in self.declared) + PATIENCE
 
     def next_time(self) -> int:
         """Session time at which the next window falls due if nothing else comes."""

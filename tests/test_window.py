@@ -279,6 +279,25 @@ def test_stale_live_provisionals_are_left_out_and_counted() -> None:
     assert provisionals[0] == 40 and play.windows.skipped == 39
 
 
+@pytest.mark.parametrize(("cost", "provisionals"), [(20, 600), (65, 120), (70, 60)])
+def test_an_engine_too_slow_for_both_kinds_loses_no_final(cost: int, provisionals: int) -> None:
+    play, now, sampled = Play("face", "words"), 0, 0
+    made: dict[bool, list[int]] = {False: [], True: []}
+    late: list[int] = []
+    while now < 60_000:
+        while sampled + 100 <= now:
+            sampled += 100
+            play.face(sampled, now)
+        for due in play.windows.due(now * MS, now * MS):
+            now += cost
+            made[due.final].append(due.k)
+            late += [now - 100 * due.k] if due.final else []
+        now += 1
+    assert made[True] == list(range(1, len(made[True]) + 1))
+    assert max(late) < 4000 + 1000 + 1500, "a final waits for its words, a second more, and for those before it"
+    assert len(made[False]) >= provisionals * 0.9
+
+
 def test_late_joiner_starts_after_the_last_final() -> None:
     windows = Windows(session(last_final=1000 * MS), WindowSpec(), DIMS)
     windows.start_at(20_000 * MS)
