@@ -26,8 +26,6 @@ if TYPE_CHECKING:  # every child imports this module first: only what all of the
 Entry = tuple[Callable[..., int], Any]
 """What a process runs, and its options; it also gets the Connection."""
 
-YIELDING = ("transcriber", "dashboard")
-"""Workers that let the others go first where processors are short: words are seconds late anyway, and a page only watches."""
 YIELD: int = getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 10)  # Windows has classes, the others niceness
 RESTARTS = 5
 """A worker that crashes more often than this within a minute stays down."""
@@ -52,9 +50,13 @@ def _enter(entry: Callable[..., int], options: Any, connection: Connection, log:
 class Processes:
     """The hub and the workers of one session on this host, each a process of its own."""
 
-    def __init__(self, entries: dict[str, Entry], connection: Connection, notes: Notes, optional: frozenset[str] = frozenset()) -> None:
-        """`optional` names what the session begins without, should it fail."""
-        self._entries, self._optional = entries, optional
+    def __init__(
+        self, entries: dict[str, Entry], connection: Connection, notes: Notes, optional: frozenset[str] = frozenset(),
+        yielding: frozenset[str] = frozenset(),
+    ) -> None:  # fmt: skip
+        """`optional` names what the session begins without, should it fail; `yielding` what lets the others go first where processors
+        are short."""
+        self._entries, self._optional, self._yielding = entries, optional, yielding
         self._connection = connection
         self._context = multiprocessing.get_context("spawn")
         self._logs = tempfile.TemporaryDirectory(prefix="affect-")
@@ -78,7 +80,7 @@ class Processes:
         self.processes[name] = process
         with suppress(psutil.NoSuchProcess):
             self._usage[name] = psutil.Process(process.pid)
-            if name in YIELDING:
+            if name in self._yielding:
                 self._usage[name].nice(YIELD)
 
     def said(self, name: str) -> str:

@@ -168,8 +168,11 @@ def run(options: RunOptions) -> int:
     notes = Notes(aloud=options.no_view)
     report = Report(options.sources, notes)
     # A page that nobody named, on a port that another session was quicker to take, is no reason not to begin.
-    spare = options.page == DEFAULT_PAGE and BROWSER not in options.sources.values()
-    processes = Processes(entries, connection, notes, frozenset({"dashboard"} if spare else ()))
+    giving = BROWSER in options.sources.values()
+    spare = options.page == DEFAULT_PAGE and not giving
+    # Words are seconds late anyway, and a page that only watches is in nobody's way.
+    yielding = frozenset({"transcriber"} if giving else {"transcriber", "dashboard"})
+    processes = Processes(entries, connection, notes, frozenset({"dashboard"} if spare else ()), yielding)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:

@@ -248,7 +248,7 @@ def rhythm(heard: Heard) -> dict[str, float]:
 
 def closed_by(heard: Heard) -> dict[str, Any]:
     """How many provisionals were closed because their streams had passed (`watermark`) and because 40 ms were over (`time`), and
-    how many windows have a final alone (`skipped`: the engine leaves out a provisional it is too late for)."""
+    how many windows were heard of by their final alone (`skipped`: the engine leaves out a provisional it is too late for)."""
     results = [m for _, m in heard if isinstance(m, Affect)]
     kinds = [m.closed_by for m in results if not m.final]
     skipped = {m.window for m in results if m.final} - {m.window for m in results if not m.final}

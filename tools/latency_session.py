@@ -72,6 +72,7 @@ def _listen(address: str, process: subprocess.Popen[bytes], capture: Capture, la
     bus = Bus(address)
     bus.subscribe("session", "face", "voice", "words", "affect")
     clock: SessionClock | None = None
+    early: list[tuple[int, Message]] = []  # came before word of the epoch did
     last = time.monotonic()
     try:
         while process.poll() is None:
@@ -89,9 +90,13 @@ def _listen(address: str, process: subprocess.Popen[bytes], capture: Capture, la
                 if clock is None and message.epoch is not None:
                     clock = SessionClock(message.epoch, message.speed)
                     capture.ready_s = message.epoch / SECOND - launched
-            elif clock is not None and isinstance(message, (Face, Voice, Words, Affect, End)):
+                    capture.heard += [(clock.at(at), one) for at, one in early]
+            elif isinstance(message, (Face, Voice, Words, Affect, End)):
                 if isinstance(message, Affect) and not capture.first_result_s:
                     capture.first_result_s = last - launched
+                if clock is None:
+                    early.append((arrived, message))
+                    continue
                 capture.heard.append((clock.at(arrived), message))
                 if isinstance(message, End) and message.stream == "affect":
                     return
