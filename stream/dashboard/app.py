@@ -24,9 +24,10 @@ from stream.protocol import MILLISECOND, Control
 
 PAGE = Path(__file__).parent / "page"
 MAX_PAGES, MAX_SOURCES = 32, 8
-GAP = 0.09
+GAP = 0.05
 """Seconds between two messages to a page at least: what came meanwhile goes into one."""
-IDLE = 0.5
+IDLE = 0.15
+"""Seconds after which a page is told what no reading brings along."""
 TRY_LATER = 1013
 """WebSocket close code."""
 

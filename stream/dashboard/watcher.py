@@ -26,7 +26,7 @@ PROBE_EVERY = 2.0
 class Watcher:
     """The session as this process sees it. Read `state` and the rest under `lock`.
 
-    `changed` is called from a thread of the watcher with every reading, preview and order to stop.
+    `changed` is called from a thread of the watcher with every provisional reading and order to stop: previews and the rest go with these.
     Raises BusError for a bad address or bad keys.
     """
 
@@ -162,4 +162,3 @@ class Watcher:
             if taken is not None:
                 number += 1
                 self.picture = (number, *taken)
-                self._changed()

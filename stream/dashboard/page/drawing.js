@@ -1,9 +1,10 @@
-// When the page draws: all that has changed together, ten times a second, and more seldom where drawing takes long, so that a page takes
-// a small part of a machine which also reads. And the sheets it draws on.
+// When the page draws: all that has changed together, at a reading's coming, and not at every one where drawing takes long: a page takes a
+// small part of a machine which also reads, and its drawing falls into the pause after a reading. And the sheets it draws on.
 
-const OFTEN = 95; // ms from one drawing to the next
+const OFTEN = 80; // ms from one drawing to the next at least: readings come every 100
 const SELDOM = 250;
 const SHARE = 0.03; // of the page's time that drawing may take
+const ALONE = 150; // ms after which what no reading follows is drawn by itself
 
 export class Drawing {
   /** `draw()` shows everything as it stands. */
@@ -11,24 +12,34 @@ export class Drawing {
     this.draw = draw;
     this.begun = 0;
     this.cost = 0; // ms of a drawing, style, layout and painting included
-    this.asked = 0;
+    this.frame = this.timer = 0;
     this.after = new MessageChannel();
     this.after.port1.onmessage = () => {
       this.cost += 0.2 * (performance.now() - this.begun - this.cost);
     };
-    document.addEventListener("visibilitychange", () => this.soon());
+    document.addEventListener("visibilitychange", () => this.later());
   }
 
-  /** Something has changed. */
+  /** ms until the page may draw again. */
+  get pause() {
+    return this.begun + Math.min(SELDOM, Math.max(OFTEN, this.cost / SHARE)) - performance.now();
+  }
+
+  /** A reading has come. */
   soon() {
-    if (this.asked || document.hidden) return;
-    const pause = Math.min(SELDOM, Math.max(OFTEN, this.cost / SHARE));
-    this.asked = setTimeout(() => requestAnimationFrame(() => this.now()), pause - (performance.now() - this.begun));
+    if (this.pause > 0) this.later();
+    else if (!document.hidden) this.frame ||= requestAnimationFrame(() => this.now());
+  }
+
+  /** Something has changed that can wait for the next reading. */
+  later() {
+    if (!document.hidden) this.timer ||= setTimeout(() => (this.frame ||= requestAnimationFrame(() => this.now())), Math.max(0, this.pause) + ALONE);
   }
 
   now() {
-    clearTimeout(this.asked);
-    this.asked = 0;
+    clearTimeout(this.timer);
+    cancelAnimationFrame(this.frame);
+    this.frame = this.timer = 0;
     this.begun = performance.now();
     this.draw();
     this.after.port2.postMessage(null); // comes when the browser has done its part

@@ -15,7 +15,7 @@ import { Words } from "./words.js";
 const $ = (id) => document.getElementById(id);
 
 const drawing = new Drawing(draw);
-const later = () => drawing.soon();
+const later = () => drawing.later();
 const minute = new Minute();
 const feelings = new Feelings();
 const picture = new Picture(later);
@@ -46,7 +46,8 @@ const live = new Live({
     if ("face" in message) picture.follow(message.face);
     if ("standing" in message) change(message.standing);
     if (message.streams) take(message);
-    if (message.rows || message.words) later();
+    if (message.rows) drawing.soon();
+    else if (message.words) later();
   },
   picture: (about, jpeg) => picture.see(about, jpeg),
   lost: () => {
