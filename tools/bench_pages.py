@@ -3,6 +3,7 @@
 
 The kinds take turns within one run, so that what else the machine does falls on all of them alike. For each: readings a
 second, how long after its window's end each provisional reading was out, and what the page's server takes of one core.
+These count from two seconds after the pages were opened; how late the latest was until then is `opening_max_ms`.
 `--browser` adds Chromium tabs on this very machine (playwright), whose drawing takes processor time that a page elsewhere
 would not.
 
@@ -63,12 +64,12 @@ class Heard(threading.Thread):
         self.bus.close(0)
 
     def figures(self) -> dict[str, float]:
-        opening, open_ = self.readings[: self.opened], self.readings[self.opened :]
-        late = sorted((sent - t) / 1e6 for t, sent in open_)
+        before, after = self.readings[: self.opened], self.readings[self.opened :]
+        late = sorted((sent - t) / 1e6 for t, sent in after)
         return {
-            "rate_hz": (len(late) - 1) * 1e9 / (open_[-1][1] - open_[0][1]),
+            "rate_hz": (len(late) - 1) * 1e9 / (after[-1][1] - after[0][1]),
             "p50_ms": statistics.median(late), "p95_ms": late[int(0.95 * len(late))],
-            "opening_max_ms": max(((sent - t) / 1e6 for t, sent in opening), default=0.0),
+            "opening_max_ms": max(((sent - t) / 1e6 for t, sent in before), default=0.0),
         }  # fmt: skip
 
 

@@ -28,12 +28,16 @@ export class Drawing {
   /** A reading has come. */
   soon() {
     if (this.pause > 0) this.later();
-    else if (!document.hidden) this.frame ||= requestAnimationFrame(() => this.now());
+    else if (!document.hidden) this.ask();
   }
 
   /** Something has changed that can wait for the next reading. */
   later() {
-    if (!document.hidden) this.timer ||= setTimeout(() => (this.frame ||= requestAnimationFrame(() => this.now())), Math.max(0, this.pause) + ALONE);
+    if (!document.hidden) this.timer ||= setTimeout(() => this.ask(), Math.max(0, this.pause) + ALONE);
+  }
+
+  ask() {
+    this.frame ||= requestAnimationFrame(() => this.now());
   }
 
   now() {

@@ -18,13 +18,9 @@ export class Hood {
     for (const name of [...MODALITIES].reverse()) this.rows[name] = this.row(name);
     this.stages = [];
     this.slow = {};
-    this.shown = null;
     this.hood = document.getElementById("hood");
     this.hood.open = localStorage.getItem("hood") === "open" || (localStorage.getItem("hood") === null && innerWidth >= 1500);
-    this.hood.addEventListener("toggle", () => {
-      localStorage.setItem("hood", this.hood.open ? "open" : "closed");
-      this.shown = null;
-    });
+    this.hood.addEventListener("toggle", () => localStorage.setItem("hood", this.hood.open ? "open" : "closed"));
   }
 
   row(name) {
@@ -90,8 +86,7 @@ export class Hood {
 
   show(clock) {
     const { streams, workers, sources = {}, session, latency, counts, engine } = this.slow;
-    if (!streams || this.slow === this.shown) return;
-    this.shown = this.slow;
+    if (!streams) return;
     const face = latency.face.p50 ?? latency.voice.p50;
     put(document.getElementById("hood-line"), engine ? `${engine.model} · ${engine.backend}${face === null ? "" : ` · ${Math.round(face)} ms from the world to the reading`}` : "");
     put(document.getElementById("facts"), session ? facts(session, latency) : "");

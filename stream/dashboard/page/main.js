@@ -98,12 +98,12 @@ function draw() {
   hood.weights(now);
   picture.show();
   picture.tint(standing);
-  hood.show(live.clock());
   if (!fresh) return;
   fresh = false;
   showState();
   showControls();
   showGiving();
+  hood.show(live.clock());
 }
 
 function showState() {
