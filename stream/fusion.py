@@ -12,7 +12,8 @@ from stream.bus import Connection
 from stream.clock import monotonic
 from stream.node import Node
 from stream.protocol import Affect, Credit, Face, ProtocolError, Received, StreamInfo, Voice, Words
-from stream.window import Due, Windows
+from stream.schedule import Due
+from stream.window import Windows
 
 if TYPE_CHECKING:
     from models.engine import Engine
@@ -45,7 +46,7 @@ class Fusion:
         now = node.clock.now()
         self.windows.watch(monotonic())
         if node.session.last_final and now is not None:
-            self.windows.start_at(now)
+            self.windows.schedule.start_at(now)
 
     def run(self) -> None:
         """Until told to stop; once every declared stream has ended, sends `end` and goes on beating."""
@@ -58,11 +59,11 @@ class Fusion:
             if node.slept():
                 self.outlet.segment += 1
             # One at a time: a sentence that is understood makes ten finals due at once, and the next provisional must not wait for them.
-            due = self.windows.due(node.clock.now(), monotonic())
+            due = self.windows.schedule.due(node.clock.now(), monotonic())
             busy = bool(due)
             for one in due:
                 self.read(one)
-            if self.windows.finished and not self.outlet.ended:
+            if self.windows.schedule.finished and not self.outlet.ended:
                 self.outlet.end(self._through)
                 node.state("ended", "every stream has ended")
             self._measure()
@@ -71,7 +72,7 @@ class Fusion:
         """Milliseconds until a window may fall due by time."""
         if self.node.session.speed is None:
             return IDLE_MS
-        return min(IDLE_MS, int(self.node.clock.until(self.windows.next_time()) * 1000))
+        return min(IDLE_MS, int(self.node.clock.until(self.windows.schedule.next_time()) * 1000))
 
     def take(self, received: Received) -> None:
         """One message into the windows. Malformed ones are counted; foreign features end the worker with FeatureMismatch."""
@@ -115,7 +116,7 @@ class Fusion:
         for name, inlet in self.windows.inlets.items():
             metrics[f"{name}_lost"], metrics[f"{name}_late"] = inlet.counts.lost, inlet.counts.late
             metrics[f"{name}_refused"], metrics[f"{name}_duplicates"] = inlet.counts.refused, inlet.counts.duplicates
-        metrics["provisionals_skipped"] = self.windows.skipped
+        metrics["provisionals_skipped"] = self.windows.schedule.skipped
 
 
 def prepare(options: FusionOptions) -> None:

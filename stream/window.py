@@ -1,9 +1,8 @@
-"""Sliding windows over unaligned streams: when each is due, and what it holds (TIME: grid, provisional, final, not knowing)."""
+"""Sliding windows over unaligned streams: what each holds (TIME: grid, not knowing). When it is due is `stream.schedule`'s matter."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -14,8 +13,6 @@ from models.window import Window, WindowSpec
 from stream.buffer import BEGIN, END, GRABBED, RECEIVED, SENT, RowBuffer, Rows, Selection
 from stream.inlet import Inlet
 from stream.protocol import (
-    FOREVER,
-    MILLISECOND,
     SECOND,
     Control,
     End,
@@ -29,8 +26,8 @@ from stream.protocol import (
     Voice,
     Words,
 )
+from stream.schedule import Due, Schedule
 
-PROVISIONAL_AFTER = 40 * MILLISECOND
 HISTORY = 30 * SECOND
 """How far back rows are kept beyond a window: finals wait for words, and file sources run ahead."""
 RATES = {"words": 6, "voice": 50, "face": 60}
@@ -39,24 +36,6 @@ FACE_FRESH = SECOND
 """A face last seen longer ago than this is absent."""
 VOICED_LEAST = SECOND // 2
 """Less voiced sound than this in a window: voice is absent."""
-STALE = 10
-"""A live provisional this many hops late is left out, and counted: the newest is wanted."""
-PATIENCE = SECOND
-"""How long past its latest moment a final waits for provisionals to be computed."""
-TO_ONE = 3
-"""Overdue finals to one provisional."""
-
-Closing = Literal["watermark", "lateness", "time"]
-
-
-class Due(NamedTuple):
-    """Window k, ending at k * hop, is to be computed now."""
-
-    k: int
-    final: bool
-    closed_by: Closing
-
-
 @dataclass
 class Facts:
     """What went into one window, beside its tensors."""
@@ -82,7 +61,7 @@ class _Tentative:
 
 
 class Windows:
-    """The heart of the engine, without sockets or clocks of its own: messages in, due windows and their tensors out.
+    """The heart of the engine, without sockets or clocks of its own: messages in, tensors of due windows (`schedule`) out.
 
     `now` is session time, None in a session without a clock; `real` is real time in ns, for signs of life only.
     """
@@ -99,16 +78,7 @@ class Windows:
         self._revisions: dict[int, int] = {}
         self._used: dict[int, bytes] = {}
         self._busy: list[Control] = []
-        self.next_final = self.next_provisional = session.last_final // session.hop + 1
-        self._in_a_row = 0
-        """Finals since the last provisional."""
-        self.skipped = 0
-        """Live provisionals left out because the engine was too late for them."""
-
-    def start_at(self, now: int) -> None:
-        """Joined a running session: windows whose finals are long past are not made up for."""
-        first = max(self.next_final, (now - max(self.inlets[name].lateness for name in self.declared)) // self.hop + 1)
-        self.next_final = self.next_provisional = first
+        self.schedule = Schedule(self.inlets, self.declared, session)
 
     def watch(self, real: int) -> None:
         """Counts silence from here: call once when the session begins."""
@@ -166,93 +136,14 @@ class Windows:
             np.array(rows[count:]), [(word.begin, word.end) for word in message.tentative], message.revision, message.sent, stamp)
 
     def _append(self, inlet: Inlet, row: Rows, end: int, begin: int, key: int, grabbed: int, sent: int, stamp: int) -> None:
-        if end <= (self.next_final - 1) * self.hop - self.window:
+        if end <= self.schedule.closed - self.window:
             inlet.counts.late += 1  # too late for any window to come
             return
-        if end <= (self.next_final - 1) * self.hop:
+        if end <= self.schedule.closed:
             inlet.counts.late += 1
         self._buffers[inlet.name].append(row, end, begin, key, grabbed, sent, stamp)
 
     # -- windows out ---------------------------------------------------------------------------------------------------
-
-    def due(self, now: int | None, real: int, most: int = 1) -> list[Due]:
-        """Windows to compute now, at most `most`. Each is named once; those of a kind come in order."""
-        for inlet in self.inlets.values():
-            inlet.expire(now)
-        found: list[Due] = []
-        while len(found) < most and (one := self._next(now, real)):
-            found.append(one)
-        return found
-
-    def _next(self, now: int | None, real: int) -> Due | None:
-        """Provisionals go first, being what is live. Where the engine is too slow for both kinds, finals that are overdue go before
-        them, three to one: else they would wait until their rows are forgotten."""
-        closing = self._prompt(now)
-        if closing and not (self._in_a_row < TO_ONE and self._overdue(now)):
-            self._in_a_row = 0
-            self.next_provisional += 1
-            return Due(self.next_provisional - 1, False, closing)
-        if self.next_final < self.next_provisional and (closing := self._final(now, real)):
-            self._in_a_row += 1
-            self.next_final += 1
-            return Due(self.next_final - 1, True, closing)
-        return None
-
-    def _prompt(self, now: int | None) -> Closing | None:
-        """What closes the next provisional, those that are too late for anybody left out."""
-        while self.next_provisional <= self._last_window() and (closing := self._provisional(now)):
-            if now is None or self.lossless or (now - self.next_provisional * self.hop) // self.hop <= STALE:
-                return closing
-            self.skipped += 1
-            self.next_provisional += 1
-        return None
-
-    def _overdue(self, now: int | None) -> bool:
-        """Whether the next final could have been computed a while ago, whatever its streams did."""
-        if now is None or self.lossless or self.next_final >= self.next_provisional:
-            return False
-        return now > self.next_final * self.hop + max(self.inlets[name].lateness for name in self.declared) + PATIENCE
-
-    def next_time(self) -> int:
-        """Session time at which the next window falls due if nothing else comes."""
-        return self.next_provisional * self.hop + PROVISIONAL_AFTER
-
-    @property
-    def finished(self) -> bool:
-        """Every declared stream has ended and the last final is out."""
-        return self._last_window() < self.next_final and all(self.inlets[name].ended_at is not None for name in self.declared)
-
-    def _last_window(self) -> int:
-        """Number of windows there will be: floor(duration / hop) once every declared stream has ended, else no limit."""
-        ends = [self.inlets[name].ended_at for name in self.declared]
-        known = [end for end in ends if end is not None]
-        return max(known) // self.hop if len(known) == len(ends) and known else FOREVER
-
-    def _provisional(self, now: int | None) -> Closing | None:
-        t = self.next_provisional * self.hop
-        prompt = [self.inlets[name] for name in self.declared if name != "words"] or self._waited()
-        if all(inlet.ended_at is not None and inlet.ended_at < t for inlet in prompt):
-            return None
-        if all(inlet.watermark >= t for inlet in prompt):
-            return "watermark"
-        # A file may end before this window does: there, somebody must have shown that its content goes on so far.
-        goes_on = not self.lossless or any(inlet.watermark >= t and inlet.ended_at is None for inlet in prompt)
-        return "time" if now is not None and now >= t + PROVISIONAL_AFTER and goes_on else None
-
-    def _final(self, now: int | None, real: int) -> Closing | None:
-        t = self.next_final * self.hop
-        closing: Closing = "watermark"
-        for inlet in self._waited():
-            if inlet.watermark >= t:
-                continue
-            expired = now is not None and not self.lossless and now > t + inlet.lateness
-            if not expired and not (inlet.dead(real) and (now is None or now > t)):
-                return None
-            closing = "lateness"
-        return closing
-
-    def _waited(self) -> list[Inlet]:
-        return [self.inlets[name] for name in self.declared]
 
     def assemble(self, due: Due) -> tuple[Window, Facts]:
         """Tensors (batch 1) and facts of a due window."""

@@ -9,7 +9,8 @@ from models.perception.voice import SPEECH
 from models.window import WindowSpec
 from stream.inlet import Inlet
 from stream.protocol import FOREVER, Control, End, Face, FaceInfo, Received, Session, Voice, Word, Words
-from stream.window import Due, Windows
+from stream.schedule import Due
+from stream.window import Windows
 
 MS = 1_000_000
 DIMS = {"text": 67, "voice": 44, "face": 39}
@@ -65,7 +66,7 @@ class Play:
         self.put(End(**self.header(stream, FOREVER), end=at * MS), np.zeros((0, 1)), now)  # type: ignore[arg-type]
 
     def due(self, now: int | None, real: int | None = None, most: int = 1000) -> list[Due]:
-        return self.windows.due(None if now is None else now * MS, (real if real is not None else now or 0) * MS, most)
+        return self.windows.schedule.due(None if now is None else now * MS, (real if real is not None else now or 0) * MS, most)
 
 
 def test_provisional_when_face_and_voice_have_passed_and_final_when_words_have() -> None:
@@ -129,7 +130,7 @@ def test_end_of_stream_flushes_floor_of_duration() -> None:
     play.end("face", 250)
     play.end("voice", 190)
     assert play.due(None) == [Due(1, False, "watermark"), Due(2, False, "watermark"), Due(1, True, "watermark"), Due(2, True, "watermark")]
-    assert play.windows.finished
+    assert play.windows.schedule.finished
 
 
 def test_no_provisional_beyond_the_end_of_a_file() -> None:
@@ -276,7 +277,7 @@ def test_memory_is_bounded_and_recent_rows_survive() -> None:
 def test_stale_live_provisionals_are_left_out_and_counted() -> None:
     play = Play("face", "voice", "words")
     provisionals = [due.k for due in play.due(5000) if not due.final]
-    assert provisionals[0] == 40 and play.windows.skipped == 39
+    assert provisionals[0] == 40 and play.windows.schedule.skipped == 39
 
 
 @pytest.mark.parametrize(("cost", "provisionals"), [(20, 600), (65, 120), (70, 60)])
@@ -288,7 +289,7 @@ def test_an_engine_too_slow_for_both_kinds_loses_no_final(cost: int, provisional
         while sampled + 100 <= now:
             sampled += 100
             play.face(sampled, now)
-        for due in play.windows.due(now * MS, now * MS):
+        for due in play.windows.schedule.due(now * MS, now * MS):
             now += cost
             made[due.final].append(due.k)
             late += [now - 100 * due.k] if due.final else []
@@ -300,8 +301,8 @@ def test_an_engine_too_slow_for_both_kinds_loses_no_final(cost: int, provisional
 
 def test_late_joiner_starts_after_the_last_final() -> None:
     windows = Windows(session(last_final=1000 * MS), WindowSpec(), DIMS)
-    windows.start_at(20_000 * MS)
-    assert windows.next_final * 100 > 20_000 - 4000
+    windows.schedule.start_at(20_000 * MS)
+    assert windows.schedule.next_final * 100 > 20_000 - 4000
 
 
 def test_heartbeat_shows_tail_loss() -> None:
