@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stream.protocol import MILLISECOND, SECOND, Affect, Face, Header, Message, Voice, Word, Words
-from stream.window import PROVISIONAL_AFTER
+from stream.schedule import PROVISIONAL_AFTER
 
 Heard = Sequence[tuple[int, Message]]
 """Messages in order of arrival, each with the session time of its arrival."""
