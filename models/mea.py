@@ -111,10 +111,11 @@ class MEAConfig(FusionConfig):
 
     @classmethod
     def live(cls, **changes: Any) -> MEAConfig:
-        """What the engine runs: seconds for positions, 24 + 25 + 15 tokens a window, convolutions for the recurrent layer."""
+        """What the engine runs: seconds for positions, 24 + 25 + 15 tokens a window, convolutions for the recurrent layer, as many layers
+        as the prediction chain needs (card: what more of them cost and give)."""
         live = cls(
-            heads=4, temporal="conv", time="seconds", front="patches", strides=(1, 8, 8), ffn=2, self_loops=True, pool="attention",
-            wal_scale="count", evidence=True, dropout_in=0.1,
+            psa_layers=2, hca_layers=1, heads=4, temporal="conv", time="seconds", front="patches", strides=(1, 8, 8), ffn=2,
+            self_loops=True, pool="attention", wal_scale="count", evidence=True, dropout_in=0.1,
         )
         return replace(live, **changes)
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from models.calibration import Calibration
@@ -30,9 +29,8 @@ def affect(*arguments: object) -> list[str]:
 def untrained(file: Path) -> Path:
     """A shallow, untrained engine: these tests are about the pipeline, and every reading must follow from what went in."""
     torch.manual_seed(0)
-    calibration = Calibration(np.ones(8, np.float32), np.ones(8, np.float32), np.full(7, 1 / 7, np.float32))
     shallow = MEA(MEAConfig.live(psa_layers=1, hca_layers=1))
-    save(file, "mea", shallow, WindowSpec(), {"face": FACE.hash, "voice": VOICE.hash, "words": WORDS.hash}, calibration, {})
+    save(file, "mea", shallow, WindowSpec(), {"face": FACE.hash, "voice": VOICE.hash, "words": WORDS.hash}, Calibration.none(), {})
     if cold(file):
         compile(file)  # Here, since sessions are given less time to start.
     return file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,11 @@ import numpy as np
 import pytest
 from toy_material import toy_material
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+
+import quiet_words
+
+from models.emotions import EMOTIONS
 from models.live.composed import AFFECT_MEANS, DIMS, LEAST_VOICED_S, NEUTRAL, ROW_S, SUBSETS, Composer, Composition
 from models.live.faceplay import pick, pools
 from models.live.material import VARIANTS, Ints, Material, open_mouth, variant
@@ -154,3 +160,11 @@ def test_splits_share_no_text() -> None:
     parts = [{tuple(everything.words[k]) for k in everything.rows(split, "goemotions")} for split in ("train", "test")]
     shared = {words for words in parts[0] & parts[1] if len(words) > 6}
     assert len(shared) < 20, "longer texts that occur in both are few (they differ in punctuation only)"
+
+
+def test_quiet_words_are_what_neutral_ones_and_shown_ones_make_up() -> None:
+    written, share = [0.6, *[0.1] * 6], {"happy": 0.8, "sad": 0.25}
+    shown = [0.5] + [share.get(emotion, 0.0) * 0.5 + (1 - share.get(emotion, 0.0)) * 0.1 for emotion in EMOTIONS[1:]]
+    found = quiet_words.quiet(written, shown)
+    assert found["happy"] == pytest.approx(0.8) and found["sad"] == pytest.approx(0.25) and found["angry"] == pytest.approx(0)
+    assert quiet_words.quiet(written, [0.5, *[0.05] * 6])["angry"] == 0, "never less than none"

@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import save_file
 
 from models import engine, weights
-from models.calibration import Calibration, fit, fit_temperature, pattern, stated_prior
+from models.calibration import HOTTEST, RIDGE, Calibration, Labelled, fit, fit_scaling, pattern, stated_prior
 from models.features import FeatureMismatch
 from models.mea import MEA, MEAConfig
 from models.window import Sequence, Window, WindowSpec
@@ -27,7 +27,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     cap = np.where(np.isin(np.arange(8), (1, 2, 4)), 0.5, 1).astype(np.float32)
-    calibration = Calibration(np.full(8, 2, np.float32), cap, stated_prior())
+    bias = np.random.default_rng(0).normal(size=(8, 7)).astype(np.float32)
+    calibration = Calibration(np.full(8, 2, np.float32), bias, cap, stated_prior())
     engine.save(path, "mea", MEA(CONFIG), SPEC, FEATURES, calibration, {"seed": 0})
     return path
 
@@ -96,13 +97,42 @@ def test_weights_of_another_kind_are_refused(tmp_path: Path) -> None:
         engine.load("no-such-model")
 
 
-def test_temperature_is_found_again() -> None:
-    draw = np.random.default_rng(0)
-    logits = draw.normal(size=(4000, 7)).astype(np.float32) * 2
+def drawn(logits: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """Labels that come as softmax(logits) says, one-hot."""
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    target = np.eye(7, dtype=np.float32)[[draw.choice(7, p=row / row.sum()) for row in p]]
-    assert fit_temperature(logits * 3, target) == pytest.approx(3, rel=0.06)
-    assert fit_temperature(logits[:0], target[:0]) == 1
+    return np.eye(7, dtype=np.float32)[[draw.choice(7, p=row / row.sum()) for row in p]]
+
+
+def test_temperature_and_bias_are_found_again() -> None:
+    draw = np.random.default_rng(0)
+    logits = draw.normal(size=(6000, 7)).astype(np.float32) * 2
+    bias = np.array([0.6, -0.3, 0, 0, 0, 0, -0.3], np.float32)
+    prior = np.log(stated_prior()) + np.zeros_like(logits)
+    temperature, found = fit_scaling(logits * 3, drawn(logits + bias + prior, draw), prior, np.ones(len(logits)))
+    assert temperature == pytest.approx(3, rel=0.06)
+    np.testing.assert_allclose(found - found.mean(), bias, atol=0.15)
+    temperature, found = fit_scaling(logits[:0], logits[:0], logits[:0], logits[:0, 0])
+    assert temperature == 1 and not found.any()
+
+
+def test_scaling_finds_the_least_cost_even_where_one_emotion_is_never_seen() -> None:
+    draw = np.random.default_rng(1)
+    logits = draw.normal(size=(300, 7)).astype(np.float32)
+    never = np.array([0, 0, 0, 0, 0, 0, -99])
+    target, none, equal = drawn(logits + never, draw), np.zeros((300, 7), np.float32), np.ones(300)
+
+    def cost(temperature: float, bias: np.ndarray) -> float:
+        z = logits / temperature + bias
+        log_p = z - np.log(np.exp(z).sum(1, keepdims=True))
+        return float(-(target * log_p).sum(1).mean() + RIDGE / 2 * (bias ** 2).sum())
+
+    temperature, bias = fit_scaling(logits, target, none, equal)
+    assert 1 / HOTTEST <= temperature <= HOTTEST and np.isfinite(bias).all() and bias[6] < bias[:6].min()
+    least = cost(temperature, bias)
+    for _ in range(50):
+        near = temperature * np.exp(draw.normal(0, 0.05)), bias + draw.normal(0, 0.05, 7)
+        assert cost(*near) >= least - 1e-6
+    assert fit_scaling(-logits, target, none, equal)[0] == pytest.approx(HOTTEST), "logits that mislead are not followed"
 
 
 def test_calibration_by_presence_and_prior() -> None:
@@ -114,7 +144,7 @@ def test_calibration_by_presence_and_prior() -> None:
     with pytest.raises(ValueError, match="prior"):
         plain.with_prior([1.0, 0.0])
     sure = np.array([[50, 0, 0, 0, 0, 0, 0.0]] * 2, np.float32)
-    fitted = fit(sure, np.eye(7, dtype=np.float32)[[0, 0]], present, plain.prior, lone_cap=0.9)
+    fitted = fit([Labelled(sure, np.eye(7, dtype=np.float32)[[0, 0]], present, plain.prior)], plain.prior, lone_cap=0.9)
     p = fitted(sure, present)
     assert p[0, 0] > 0.99 and p[1, 0] == pytest.approx(0.9)
     np.testing.assert_allclose(p.sum(1), 1, rtol=1e-5)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+
 from models.research.report import TITLES, write
+from models.research.task import Answers, averaged
 
 
 def run(fold: int, seed: int, accuracy: float) -> dict[str, object]:
@@ -30,4 +33,16 @@ def test_the_page_gives_mean_spread_and_what_is_missing(tmp_path: Path) -> None:
     assert "| late | 50.0 | 70.0 |  |" in page  # by fold
     assert "| late | 60.0 | 40.0 | 55.0 | 52.0 | 31.0 |" in page  # disturbed
     assert "| late | 5.0 (1.0) |" in page and "| mea | 2.0 (0.4) |" in page  # points lost to noise, beside late fusion's
-    assert page.count("Not measured yet.") == len(TITLES) - 1
+    assert page.count("Not measured yet.") == len(TITLES) - 1 and "| seeds together |" not in page
+    results["ravdess-av"]["models"]["late"]["together"] = {"0": 0.6, "1": 0.7}
+    write(results, tmp_path / "RESULTS.md")
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert "| late | 60.0 ± 14.1 | 65.0 ± 7.1 | 50.0 to 70.0 |" in page and "| mea | not measured yet | | | | 0 of 3 |" in page
+
+
+def test_models_together_say_the_mean_of_their_probabilities() -> None:
+    draw = np.random.default_rng(0)
+    said = [Answers(*(draw.normal(size=(5, n)) for n in (3, 1, 3))) for _ in range(4)]
+    both = averaged(said)
+    np.testing.assert_allclose(both.probabilities, np.mean([one.probabilities for one in said], axis=0), rtol=1e-6)
+    np.testing.assert_allclose(both.values, np.mean([one.values for one in said], axis=0))

@@ -48,6 +48,7 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "strides 1, 4, 4": ({"strides": (1, 4, 4)}, {}),
     "strides 1, 16, 16": ({"strides": (1, 16, 16)}, {}),
     "one PSA and one HCA layer": ({"psa_layers": 1, "hca_layers": 1}, {}),
+    "three PSA and two HCA layers": ({"psa_layers": 3, "hca_layers": 2}, {}),
 }
 """Name -> changes to the configuration, changes to the loss."""
 

@@ -16,7 +16,7 @@ from models.runtime import choice, program
 
 KNEE = "whole"
 """What ships."""
-SIZES = (KNEE, "strides 1, 4, 4", "strides 1, 16, 16", "one PSA and one HCA layer")
+SIZES = (KNEE, "strides 1, 4, 4", "strides 1, 16, 16", "one PSA and one HCA layer", "three PSA and two HCA layers")
 FIGURES = (("accuracy", "accuracy, %", 100), ("cross_entropy", "cross-entropy", 1))
 COSTS = (("mflop", "MFLOP a window"), ("onnx_ms", "ms a window, ONNX Runtime, one thread (median)"))
 

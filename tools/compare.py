@@ -25,7 +25,7 @@ from models.registry import MODELS
 from models.research import runs
 from models.research.report import write
 from models.research.scoring import Evaluation
-from models.research.task import Task
+from models.research.task import Task, averaged
 from models.research.tasks import build
 from models.research.training import Training, answer
 
@@ -75,7 +75,7 @@ STUDIES = {
         chosen_in="mosi-utterance-words", robust=True,
     ),
     "ravdess-24": Study("ravdess-24", "accuracy", (0,), tuple(range(6)), grid=ONE, plan=RAVDESS, sizes=SMALL),
-    "ravdess-24-fine": Study("ravdess-24-fine", "accuracy", (0,), tuple(range(6)), grid=RATES, plan=LONGER, sizes=SMALL, version=2),
+    "ravdess-24-fine": Study("ravdess-24-fine", "accuracy", (0, 1, 2), tuple(range(6)), grid=RATES, plan=LONGER, sizes=SMALL, version=2),
     "ravdess-24-neutral": Study("ravdess-24-neutral", "accuracy", (0,), tuple(range(6)), grid=ONE, plan=RAVDESS, sizes=SMALL),
     "ravdess-av": Study("ravdess-av", "accuracy", (0,), tuple(range(5)), grid=ONE, plan=FEWER, sizes=SMALLER, robust=True, version=2),
 }  # fmt: skip
@@ -142,6 +142,23 @@ def study(name: str, models: tuple[str, ...], results: dict[str, Any]) -> None:
                 found.setdefault("latency_ms", latency(trained.folder, task(fold, seed)))
                 save(results)
                 print(f"{name} {model} fold {fold} seed {seed}: valid {figures['valid'][plan.figure]:.4f}", flush=True)
+    if len(plan.seeds) > 1:
+        for fold in plan.folds:
+            for model in models:
+                together(name, model, fold, results)
+
+
+def together(name: str, model: str, fold: int, results: dict[str, Any]) -> None:
+    """The test figure of a model's seeds together, their probabilities averaged; nothing where some are not trained or no longer kept."""
+    plan, found = STUDIES[name], results[name]["models"][model]
+    trained = [training(name, model, found["chosen"]["setting"], fold, seed).folder for seed in plan.seeds]
+    kept = found.setdefault("together", {})
+    if str(fold) in kept or not all((folder / runs.WEIGHTS).is_file() for folder in trained):
+        return
+    task = build(plan.data, fold, plan.seeds[0])
+    said = [answer(runs.load(folder)[1], task.test.window) for folder in trained]
+    kept[str(fold)] = task.measure(averaged(said), task.test)[plan.figure]
+    save(results)
 
 
 def disturbed(name: str, models: tuple[str, ...], results: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from models import metrics
 from models.datasets import DataMissing
 from models.datasets.texts import texts
 from models.engine import Engine, load
-from models.live.evaluation import WORD_S
+from models.live.alone import WORD_S
 from models.perception.words import WordPerception
 from models.window import Window, empty
 from stream.capture.agreement import RATE, Heard

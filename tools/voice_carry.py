@@ -26,7 +26,7 @@ from models.datasets import DataMissing, emodb, ravdess
 from models.datasets.voicerows import voice_rows
 from models.emotions import EMOTIONS
 from models.live import material
-from models.live.evaluation import voices
+from models.live.alone import voices
 from models.live.voice import VoiceTraining, voice_logits
 from models.window import WindowSpec
 

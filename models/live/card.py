@@ -1,12 +1,14 @@
-"""The figures of a live model's card, written from what `models.live.evaluation` found: `python -m models.live.card mea EVALUATION.json`.
+"""A live model's card gets its figures: `python -m models.live.card mea tools/results/live_seeds.json`.
 
-Replaces what stands under "## Figures" in `models/weights/NAME.md` up to the next heading; the words around it are people's.
+The file holds what `models.live.evaluation` found, by model and seed. That of seed 0, which ships, goes under "## Figures" of
+`models/weights/NAME.md`; mean and deviation of all seeds under "## Other seeds", up to the next heading; other words are people's.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +20,27 @@ ALONE = (
     ("ferplus", "FER+, face alone"), ("ravdess", "RAVDESS held-out actors, voice alone"), ("emodb", "EmoDB held-out speakers, voice alone"),
     ("goemotions", "GoEmotions, text alone"),
 )
+SHIPPED = "0"
+LONE, SUBSETS = ("text", "voice", "face"), ("text+voice", "text+face", "voice+face", "text+voice+face")
+SEEDS = (
+    "Trained anew with other seeds, same recipe (`tools/live_seeds.py`); that seed 0 ships was decided before the others were read.\n"
+    "Mean and deviation. Own shares: the class shares of the corpus; gain: accuracy less that of the product of the model's own posteriors."
+)
+SEED_ROWS = (
+    ("FER+, own shares; unfound faces as errors", ("ferplus.own_prior_accuracy", "ferplus.accuracy_unfound_as_errors")),
+    ("RAVDESS held-out actors; EmoDB held-out speakers", ("ravdess.own_prior_accuracy", "emodb.own_prior_accuracy")),
+    ("GoEmotions macro-F1, square roots of the shares; own shares", ("goemotions.root_prior_macro_f1", "goemotions.own_prior_macro_f1")),
+    ("EmoBank valence, r", ("emobank.valence_pearson",)),
+    *((f"composed, {name}: accuracy; gain",
+       (f"composed.{name}.model.accuracy", f"composed.{name}.model.accuracy - composed.{name}.product.accuracy")) for name in SUBSETS),
+    ("calibration error, own shares: FER+; RAVDESS; EmoDB; GoEmotions",
+     tuple(f"{corpus}.own_prior_calibration_error" for corpus, _ in ALONE)),
+    ("calibration error, composed: text; voice; face", tuple(f"composed.{name}.model.calibration_error" for name in LONE)),
+    ("text+voice; text+face; voice+face; all three", tuple(f"composed.{name}.model.calibration_error" for name in SUBSETS)),
+    ("60 % neutral: text; voice; face", tuple(f"composed.{name}.neutral_heavy_calibration_error" for name in LONE)),
+    ("text+voice; text+face; voice+face; all three", tuple(f"composed.{name}.neutral_heavy_calibration_error" for name in SUBSETS)),
+)
+"""What `seeds` tells: name, and paths within an evaluation."""
 MEASURES = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error")
 
 
@@ -83,16 +106,44 @@ def _probes(found: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", f"Mean weights there: {shares}."])
 
 
-def rewrite(card: str, text: str) -> str:
-    """The card with `text` under its "## Figures". Raises ValueError where it has no such heading."""
-    new, count = re.subn(r"(## Figures\n).*?(?=\n## |\Z)", lambda found: f"{found[1]}\n{text}\n", card, count=1, flags=re.S)
+def seeds(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Markdown table of the main figures in percent: mean and deviation over seeds, beside those of seed 0."""
+    lines = [f"| test figure, % | seeds {', '.join(sorted(found))} | shipped |", "|---|---|---|"]
+    for name, parts in SEED_ROWS:
+        values = [[100 * _at(one, part) for part in parts] for one in found.values()]
+        cells = [f"{statistics.fmean(column):.1f}" + (f" ± {statistics.stdev(column):.1f}" if len(column) > 1 else "")
+                 for column in zip(*values, strict=True)]
+        shipped = [f"{100 * _at(found[SHIPPED], part):.1f}" for part in parts] if SHIPPED in found else []
+        lines.append(f"| {name} | {'; '.join(cells)} | {'; '.join(shipped)} |")
+    return "\n".join(lines)
+
+
+def _at(found: Mapping[str, Any], part: str) -> float:
+    """A figure by its path; of "a - b" the difference."""
+    values = []
+    for path in part.split(" - "):
+        value: Any = found
+        for key in path.split("."):
+            value = value[key]
+        values.append(float(value))
+    return values[0] - sum(values[1:])
+
+
+def rewrite(card: str, text: str, heading: str = "Figures") -> str:
+    """The card with `text` in place of what stands under its heading "## Figures" or another. Raises ValueError where it has none."""
+    new, count = re.subn(rf"(## {heading}\n).*?(?=\n## |\Z)", lambda found: f"{found[1]}\n{text}\n", card, count=1, flags=re.S)
     if not count:
-        raise ValueError("the card has no heading '## Figures' to write under")
+        raise ValueError(f"the card has no heading '## {heading}' to write under")
     return new
 
 
+def main(name: str, results: Path) -> None:
+    path, found = weights.path(name).with_suffix(".md"), json.loads(results.read_text())[name]
+    text = rewrite(path.read_text(), figures(found[SHIPPED]))
+    path.write_text(rewrite(text, f"{SEEDS}\n\n{seeds(found)}", "Other seeds"))
+
+
 if __name__ == "__main__":
-    if len(sys.argv) < 3:
+    if len(sys.argv) != 3:
         sys.exit(__doc__)
-    path = weights.path(sys.argv[1]).with_suffix(".md")
-    path.write_text(rewrite(path.read_text(), "\n\n".join(figures(json.loads(Path(name).read_text())) for name in sys.argv[2:])))
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -46,11 +46,12 @@ class Composition:
     """Odds that the state changes within the window (where no voice decides it)."""
     conflict: float = 0.2
     """Odds, with two or more modalities, that one shows another emotion; the target is then shared by head count."""
-    quiet: tuple[float, float, float] = (0.4, 0.4, 0.15)
+    quiet: tuple[float, float, float] = (0.55, 0.55, 0.15)
     """Odds, where an emotion is shown, two or more modalities are there and none conflicts, that text, voice or face stays neutral and the
     target keeps the emotion; one of them always shows it. People often show what they feel in one channel only (Duran, Reisenzein and
     Fernandez-Dols 2017), and words and voices of a conversation are plainer than those of the corpora, so that a neutral voice says less
-    against an emotion than a neutral clip of its corpus says for neutral. The odds are assumed, not measured."""
+    against an emotion than a neutral clip of its corpus says for neutral. Text's is measured (`tools/quiet_words.py`), voice's is assumed
+    to be the same, face's is assumed."""
     as_misread: bool = False
     """Draw training faces and texts that their networks misread as often as they misread unseen ones, so that fusion learns their
     true reliability. See `Composer.misread`."""

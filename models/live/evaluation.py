@@ -15,20 +15,17 @@ import numpy as np
 
 from models import metrics
 from models.calibration import Calibration, stated_prior
-from models.datasets import data_root, emodb, ferplus, ravdess
-from models.datasets.voicerows import voice_rows
+from models.datasets import data_root, ferplus
 from models.engine import Engine, load
 from models.live import material
-from models.live.composed import DIMS, SUBSETS, Composer, Composition, Truth
+from models.live.alone import corpora, texts
+from models.live.composed import SUBSETS, Composer, Composition, Truth
 from models.live.material import Floats, Ints, Material
 from models.perception import voice
 from models.perception.facenet import features as face_features
-from models.perception.words import LONGEST_PAUSE_S, VECTOR
 from models.perception.words import feature_set as word_features
-from models.window import Sequence, Window, WindowSpec, empty
+from models.window import Sequence, Window
 
-FRAMES, FRAME_S = 100, 0.04
-WORD_S = 0.16
 HEAVY = 0.6
 """Share of neutral in the neutral-heavy figures."""
 
@@ -48,26 +45,17 @@ def evaluate(
 
 def alone(engine: Engine, stock: Material, split: str) -> dict[str, Any]:
     """Each corpus by itself, 7 classes, under equal priors and under the class shares of its own training part."""
-    trained = _training_shares()
-    found = _found(split)
-    seen = scores(engine, faces(engine, stock.faces.rows[:, 0].astype(np.float32)), stock.faces.label, trained["face"])
-    top = seen.pop("top")
-    out: dict[str, Any] = {
-        "ferplus": {
-            **seen, "images": len(found), "found": float(found.mean()),
-            "accuracy_unfound_as_errors": float((found & (top == stock.faces.label)).mean()),
-        }
-    }
-    for corpus in (ravdess, emodb):
-        clips = [clip for clip in corpus.load() if clip.split == split]
-        label = np.array([clip.label7 for clip in clips])
-        heard = scores(engine, voices(engine.spec, voice_rows(clips)), label, trained[clips[0].corpus])
-        out[clips[0].corpus] = {key: value for key, value in heard.items() if key != "top"}
-    labelled = np.flatnonzero(stock.texts.label >= 0)
-    read = scores(engine, texts(engine, stock, labelled), stock.texts.label[labelled], trained["text"])
-    out["goemotions"] = {key: value for key, value in read.items() if key != "top"}
+    out: dict[str, Any] = {}
+    for corpus in corpora(engine.spec, stock, split):
+        seen = scores(engine, corpus.window, corpus.label, corpus.shares)
+        top = seen.pop("top")
+        if corpus.name == "ferplus":
+            found = _found(split)
+            unfound_as_errors = float((found & (top == corpus.label)).mean())
+            seen |= {"images": len(found), "found": float(found.mean()), "accuracy_unfound_as_errors": unfound_as_errors}
+        out[corpus.name] = seen
     rated = np.flatnonzero(np.isfinite(stock.texts.affect[:, 0]))
-    affect = engine.logits(texts(engine, stock, rated))[1]
+    affect = engine.logits(texts(engine.spec, stock, rated))[1]
     out["emobank"] = {
         f"{what}_pearson": metrics.pearson(affect[:, k], stock.texts.affect[rated, k]) for k, what in enumerate(("valence", "arousal"))
     }
@@ -78,46 +66,11 @@ def scores(engine: Engine, window: Window, label: Ints, shares: Floats) -> dict[
     """Classification figures under equal priors, (`own_prior_`) under the shares of the corpus, `top` too, and (`root_prior_`) under the
     square roots of these, between the two: what macro-F1 asks for. The noise of calibration is that of the second."""
     logits, _, _, present = engine.logits(window)
-    own = np.maximum(shares, 1e-3)
     out: dict[str, Any] = {}
-    for name, prior in (("", np.ones(7)), ("root_prior_", np.sqrt(own)), ("own_prior_", own)):
+    for name, prior in (("", np.ones(7)), ("root_prior_", np.sqrt(shares)), ("own_prior_", shares)):
         p = engine.calibration.with_prior(prior)(logits, present)
         out |= {name + key: value for key, value in metrics.classification(p, label).items()}
     return {"items": len(label), **out, "calibration_noise": metrics.calibration_noise(p), "top": p.argmax(1)}
-
-
-def faces(engine: Engine, rows: Floats) -> Window:
-    """Each still (N, 39) held for a whole window at 25 frames a second."""
-    window = empty(engine.spec, engine.dims, len(rows))
-    window.face.x[:, :FRAMES] = rows[:, None]
-    window.face.t[:, :FRAMES] = -np.arange(FRAMES)[::-1] * FRAME_S - FRAME_S
-    window.face.mask[:, :FRAMES] = 1
-    return window
-
-
-def voices(spec: WindowSpec, clips: list[Floats]) -> Window:
-    """The last 4 s of each clip's rows, ending with the window."""
-    window = empty(spec, DIMS, len(clips))
-    for k, rows in enumerate(clips):
-        n = min(len(rows), spec.voice)
-        window.voice.x[k, :n] = rows[-n:]
-        window.voice.t[k, :n] = -np.arange(n)[::-1] * voice.HOP / voice.SAMPLE_RATE - 0.03
-        window.voice.mask[k, :n] = 1
-    return window
-
-
-def texts(engine: Engine, stock: Material, chosen: Ints) -> Window:
-    """The first 24 words of each text, spoken fast enough to fit the window."""
-    window = empty(engine.spec, engine.dims, len(chosen))
-    for k, which in enumerate(chosen):
-        said = stock.texts.words[which][: engine.spec.text]
-        n = len(said)
-        window.text.x[k, :n, :VECTOR] = stock.texts.vectors[said]
-        pauses = np.where(np.arange(n) == 0, LONGEST_PAUSE_S, 0)
-        window.text.x[k, :n, VECTOR:] = np.stack([np.full(n, np.log1p(WORD_S)), np.log1p(pauses), np.full(n, 0.9)], 1)
-        window.text.t[k, :n] = -np.arange(n)[::-1] * WORD_S - 0.1
-        window.text.mask[k, :n] = 1
-    return window
 
 
 def composed(engine: Engine, composer: Composer, windows: int) -> dict[str, Any]:
@@ -198,16 +151,6 @@ def _shuffled(sequence: Sequence, draw: np.random.Generator) -> Sequence:
         n = int(mask.sum())
         x[k, :n] = x[k, draw.permutation(n)]
     return sequence._replace(x=x)
-
-
-def _training_shares() -> dict[str, Floats]:
-    def shares(label: Any) -> Floats:
-        label = np.asarray(label)
-        counted: Floats = (np.bincount(label[label >= 0], minlength=7) / (label >= 0).sum()).astype(np.float32)
-        return counted
-
-    voices = {c.__name__.rsplit(".", 1)[1]: shares([clip.label7 for clip in c.load() if clip.split == "train"]) for c in (ravdess, emodb)}
-    return {"face": shares(ferplus.load(data_root(), "train").label), "text": shares(material.load_texts("train").label), **voices}
 
 
 def _found(split: str) -> np.ndarray:

@@ -20,12 +20,14 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from models import calibration, engine, metrics
+from models.emotions import EMOTIONS
 from models.encoders.facefront import FaceFront
 from models.encoders.text import load_head
 from models.encoders.voice import VoiceFront, augment
 from models.encoders.wordfront import WordFront
 from models.fusion import FusionModel
 from models.live import material
+from models.live.alone import corpora
 from models.live.composed import SUBSETS, Composer, Composition, Truth, misread_shares
 from models.live.voice import VOICE_ONLY, Log, VoiceTraining, voice_logits
 from models.losses import Targets, TaskLoss
@@ -33,7 +35,7 @@ from models.perception.facenet import features as face_features
 from models.perception.voice import VOICE
 from models.perception.words import feature_set as word_features
 from models.registry import MODELS
-from models.window import Window, WindowSpec
+from models.window import Sequence, Window, WindowSpec
 
 SHARES = tuple(float(share) for share in np.sqrt(calibration.stated_prior()))
 """Emotions of training windows: by the square root of how often they occur. The loss is logit-adjusted (Menon et al. 2021, ICLR), so that
@@ -196,15 +198,22 @@ class LiveTraining:
         return model.eval()
 
     def _calibrate(self, model: FusionModel, valid: Composer) -> calibration.Calibration:
-        logits, soft, present = [], [], []
+        """From composed windows of every presence pattern and, where one modality is there alone, from real corpora besides: composed
+        windows are damaged and change, and by these alone a plain text is read too unsurely."""
+        sets = []
+
+        def read(window: Window, soft: material.Floats, shares: material.Floats) -> None:
+            present = np.stack([s.mask.max(1) for s in window], 1)
+            sets.append(calibration.Labelled(forward(model, window)[0].numpy(), soft, present, shares))
+
         for k, subset in enumerate(SUBSETS):
             window, truth = valid.batch(self.calibration_windows, (2, k), subset)
             known = truth.class_weight > 0
-            logits.append(forward(model, window)[0].numpy()[known])
-            soft.append(truth.classes[known])
-            present.append(np.stack([s.mask.max(1) for s in window], 1)[known])
-        prior = calibration.stated_prior(self.neutral)
-        return calibration.fit(np.concatenate(logits), np.concatenate(soft), np.concatenate(present), prior, self.lone_cap)
+            window = Window(*(Sequence(*(part[known] for part in one)) for one in window))
+            read(window, truth.classes[known], np.full(len(EMOTIONS), 1 / len(EMOTIONS), np.float32))
+        for corpus in corpora(valid.spec, valid.material, "valid"):
+            read(corpus.window, np.eye(len(EMOTIONS), dtype=np.float32)[corpus.label], corpus.shares)
+        return calibration.fit(sets, calibration.stated_prior(self.neutral), self.lone_cap)
 
 
 def tensors(window: Window) -> list[Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -35,6 +35,12 @@ class Batch(NamedTuple):
 
     inputs: list[Tensor]
     targets: Targets
+
+
+def averaged(said: Collection[Answers]) -> Answers:
+    """What several models say of the same windows together: the mean of their probabilities, as logits, of their values and weights."""
+    logits = np.log(np.maximum(np.mean([one.probabilities for one in said], axis=0), 1e-12))
+    return Answers(logits, *(np.mean([one[k] for one in said], axis=0) for k in (1, 2)))
 
 
 Measure = Callable[[Answers, Examples], dict[str, float]]

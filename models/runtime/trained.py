@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from models.fusion import FusionModel
 
 FORMAT = "affect-fusion-1"
+CALIBRATION = tuple(part.name for part in fields(Calibration))
 
 
 class Program(Protocol):
@@ -89,7 +90,7 @@ def read(name: str | os.PathLike[str]) -> Trained:
     try:
         return Trained(
             source, metadata["model"], json.loads(metadata["config"]), WindowSpec(**json.loads(metadata["spec"])),
-            json.loads(metadata["features"]), Calibration(*(arrays[f"calibration.{part}"] for part in ("temperature", "cap", "prior"))),
+            json.loads(metadata["features"]), Calibration(**{part: arrays[f"calibration.{part}"] for part in CALIBRATION}),
             {key.removeprefix("model."): value for key, value in arrays.items() if key.startswith("model.")},
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -102,7 +103,7 @@ def save(
 ) -> None:
     """Writes what `read` reads. `extra` (seed, figures, anything JSON) goes into the metadata as `training`."""
     arrays = {f"model.{key}": value.detach().cpu().contiguous().numpy() for key, value in model.state_dict().items()}
-    arrays |= {f"calibration.{part}": getattr(calibration, part) for part in ("temperature", "cap", "prior")}
+    arrays |= {f"calibration.{part}": getattr(calibration, part) for part in CALIBRATION}
     metadata = {
         "format": FORMAT, "model": name, "config": json.dumps(model.config.to_dict()), "spec": json.dumps(spec.to_dict()),
         "features": json.dumps(dict(features)), "training": json.dumps(dict(extra)),
