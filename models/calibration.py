@@ -90,9 +90,7 @@ class Labelled(NamedTuple):
     prior: npt.NDArray[np.floating[Any]]
 
 
-def fit_scaling(
-    logits: Floats, target: Floats, offset: Floats, weight: Floats, ridge: float = RIDGE, steps: int = 30,
-) -> tuple[float, Floats]:
+def fit_scaling(logits: Floats, target: Floats, offset: Floats, weight: Floats, steps: int = 30) -> tuple[float, Floats]:
     """Temperature and bias (7,) that minimise the cross-entropy of softmax(logits / T + bias + offset) against soft labels, all (n, 7).
 
     Rows count by weight (n,), the bias is held back by `RIDGE`; 1 and 0 for no rows. Bias-corrected temperature scaling (Alexandari,
@@ -105,7 +103,7 @@ def fit_scaling(
     share = weight / weight.sum()
     # d(scaled logits) / d(theta): the logits beside the identity.
     slope = np.concatenate([logits[..., None], np.broadcast_to(np.eye(classes), (len(logits), classes, classes))], 2).astype(np.float64)
-    held = np.diag([0.0] + [ridge] * classes)
+    held = np.diag([0.0] + [RIDGE] * classes)
 
     def cost(theta: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         z = slope @ theta + offset
@@ -138,7 +136,6 @@ def fit_scaling(
 def fit(sets: Sequence[Labelled], prior: Floats, lone_cap: float) -> Calibration:
     """Calibration from sets of validation windows: for each presence pattern temperature and bias from all sets that have it, each set
     counting alike; certainty capped where one modality is there alone."""
-    lone = np.array([k in (1, 2, 4) for k in range(PATTERNS)])
     temperature, bias = np.ones(PATTERNS, np.float32), np.zeros((PATTERNS, len(EMOTIONS)), np.float32)
     for k in range(1, PATTERNS):
         parts = []
@@ -150,5 +147,6 @@ def fit(sets: Sequence[Labelled], prior: Floats, lone_cap: float) -> Calibration
                 parts.append((one.logits[rows], one.target[rows], offset, np.full(n, 1 / n)))
         if parts:
             logits, target, offset, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
-            temperature[k], bias[k] = fit_scaling(logits, target, offset, weight, RIDGE if lone[k] else 1e6)
+            temperature[k], bias[k] = fit_scaling(logits, target, offset, weight)
+    lone = np.array([k in (1, 2, 4) for k in range(PATTERNS)])
     return Calibration(temperature, bias, np.where(lone, lone_cap, 1.0).astype(np.float32), prior)
