@@ -27,7 +27,6 @@ from models.live.training import LiveTraining
 from models.window import WindowSpec
 
 SHORT = LiveTraining(steps=8, batch=16, every=4, voice_steps=8, valid_windows=30, calibration_windows=8, voice_copies=1)
-SMALL = replace(SHORT, changes={"psa_layers": 2, "hca_layers": 1})
 
 
 def quiet(*_: Any) -> None:
@@ -54,8 +53,8 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[LiveTraini
 
 
 def test_training_repeats_itself_and_reads_windows(toy: Callable[[LiveTraining], FusionModel], tmp_path: Path) -> None:
-    model = toy(SMALL)
-    again = toy(SMALL)
+    model = toy(SHORT)
+    again = toy(SHORT)
     for (name, a), b in zip(model.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     save(tmp_path / "toy.safetensors", "mea", model, WindowSpec(), {}, Calibration.none(), {})
@@ -95,7 +94,7 @@ def test_a_card_gets_its_figures() -> None:
 
 def test_any_model_of_the_registry_is_trained_or_refused(toy: Callable[[LiveTraining], FusionModel], tmp_path: Path) -> None:
     assert type(toy(replace(SHORT, model="late"))).__name__ == "Late"
-    assert toy(replace(SMALL, changes={**SMALL.changes, "evidence": False})).evidence is None, "an ablation"
+    assert toy(replace(SHORT, changes={"evidence": False})).evidence is None, "an ablation"
     with pytest.raises(ValueError, match="no model 'lstm'; there are mea, "):
         replace(SHORT, model="lstm", run_folder=tmp_path).run()
 

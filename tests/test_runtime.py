@@ -24,7 +24,7 @@ from models.window import Sequence, Window, WindowSpec
 from stream import compile
 
 SPEC = WindowSpec(text=ROWS[0], voice=ROWS[1], face=ROWS[2])
-SHALLOW = {"mea": {"psa_layers": 2, "hca_layers": 1}, "ucrn": {"urm_layers": 1, "crm_layers": 1}, "mult": {"layers": 1}}
+SHALLOW = {"ucrn": {"urm_layers": 1, "crm_layers": 1}, "mult": {"layers": 1}}
 FEATURES = {"face": "f" * 16}
 no_gpu = pytest.mark.skipif(bool(tensorrt.gpu()), reason="there is a GPU here")
 

@@ -19,7 +19,7 @@ from models.window import WindowSpec
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("torch_tensorrt") is None, reason="no torch-tensorrt in this environment: tools/test --tensorrt has its own")
 SPEC = WindowSpec(text=ROWS[0], voice=ROWS[1], face=ROWS[2])
-SHALLOW = {"mea": {"psa_layers": 2, "hca_layers": 1}, "ucrn": {"urm_layers": 1, "crm_layers": 1}, "mult": {"layers": 1}}
+SHALLOW = {"ucrn": {"urm_layers": 1, "crm_layers": 1}, "mult": {"layers": 1}}
 TOLERANCE = {"fp32": 1e-5, "fp16": 2e-2, "bf16": 2e-1}
 
 

@@ -198,22 +198,26 @@ class LiveTraining:
         return model.eval()
 
     def _calibrate(self, model: FusionModel, valid: Composer) -> calibration.Calibration:
-        """From composed windows of every presence pattern and, where one modality is there alone, from real corpora besides: composed
-        windows are damaged and change, and by these alone a plain text is read too unsurely."""
-        sets = []
+        """From composed windows of every presence pattern and besides: of one modality alone, the real corpora, for composed windows are
+        damaged and change, and by these alone a plain text is read too unsurely; of several, windows with emotions as frequent as the
+        engine assumes, for by balanced ones alone it is too sure of neutral there."""
+        sets, prior = [], calibration.stated_prior(self.neutral)
 
         def read(window: Window, soft: material.Floats, shares: material.Floats) -> None:
             present = np.stack([s.mask.max(1) for s in window], 1)
             sets.append(calibration.Labelled(forward(model, window)[0].numpy(), soft, present, shares))
 
-        for k, subset in enumerate(SUBSETS):
-            window, truth = valid.batch(self.calibration_windows, (2, k), subset)
-            known = truth.class_weight > 0
-            window = Window(*(Sequence(*(part[known] for part in one)) for one in window))
-            read(window, truth.classes[known], np.full(len(EMOTIONS), 1 / len(EMOTIONS), np.float32))
+        for stage, shares in ((2, np.full(len(EMOTIONS), 1 / len(EMOTIONS), np.float32)), (3, prior)):
+            composer = Composer(valid.material, valid.spec, Composition(shares=tuple(shares.tolist())))
+            for k, subset in enumerate(SUBSETS):
+                if shares is prior and sum(subset) == 1:
+                    continue
+                window, truth = composer.batch(self.calibration_windows, (stage, k), subset)
+                known = truth.class_weight > 0
+                read(Window(*(Sequence(*(part[known] for part in one)) for one in window)), truth.classes[known], shares)
         for corpus in corpora(valid.spec, valid.material, "valid"):
             read(corpus.window, np.eye(len(EMOTIONS), dtype=np.float32)[corpus.label], corpus.shares)
-        return calibration.fit(sets, calibration.stated_prior(self.neutral), self.lone_cap)
+        return calibration.fit(sets, prior, self.lone_cap)
 
 
 def tensors(window: Window) -> list[Tensor]:
