@@ -19,8 +19,8 @@ from models.encoders.voice import VoiceFront, augment
 from models.encoders.wordfront import WordFront
 from models.engine import load, save
 from models.fusion import FusionModel
+from models.live import alone, evaluation
 from models.live import card as livecard
-from models.live import evaluation
 from models.live import training as live
 from models.live.composed import Composer
 from models.live.training import LiveTraining
@@ -64,6 +64,22 @@ def test_training_repeats_itself_and_reads_windows(toy: Callable[[LiveTraining],
     assert figures["probes"]["without face"]["total_variation"] > 0
     lone = figures["c"]["voice"]
     assert lone["model"]["cross_entropy"] == pytest.approx(lone["product"]["cross_entropy"], abs=1e-4), "one modality's product is itself"
+
+
+def test_windows_of_one_corpus_alone_hold_that_and_nothing_else() -> None:
+    spec, stock = WindowSpec(), toy_material()
+    chosen = np.flatnonzero(stock.texts.label >= 0)[:3]
+    made = {
+        "text": alone.texts(spec, stock, chosen), "face": alone.faces(spec, stock.faces.rows[:3, 0].astype(np.float32)),
+        "voice": alone.voices(spec, [talk.rows[:n] for talk, n in zip([stock.talks[0]] * 3, (5, 40, 60), strict=True)]),
+    }
+    for modality, window in made.items():
+        for name, sequence in zip(window._fields, window, strict=True):
+            assert bool(sequence.mask.any()) == (name == modality)
+            assert (sequence.t <= 0).all() and (sequence.t >= -spec.seconds).all()
+            assert not sequence.x[sequence.mask == 0].any()
+    assert made["voice"].voice.mask.sum(1).tolist() == [5, 40, 60]
+    assert made["text"].text.mask.sum(1).tolist() == [min(len(stock.texts.words[k]), spec.text) for k in chosen]
 
 
 def test_a_card_gets_its_figures() -> None:
