@@ -69,11 +69,11 @@ def picture(kept: dict[str, Any], file: Path) -> bool:
             axes.errorbar(
                 [p.cost for p in drawn], [p.mean for p in drawn], [p.spread for p in drawn], marker="o", color="#2a9d8f", ecolor="#8d99ae",
                 capsize=3)
-            for point in drawn:
+            for rank, point in enumerate(drawn):
                 chosen = point.name == KNEE
                 axes.annotate(
-                    "what ships" if chosen else point.name, (point.cost, point.mean), xytext=(6, 6), textcoords="offset points", fontsize=8,
-                    weight="bold" if chosen else "normal")
+                    "what ships" if chosen else point.name, (point.cost, point.mean), xytext=(6, -14 if rank % 2 else 7),
+                    textcoords="offset points", fontsize=8, weight="bold" if chosen else "normal")
                 if chosen:
                     axes.plot(point.cost, point.mean, "o", markersize=14, fillstyle="none", color="#e76f51")
             axes.margins(x=0.25, y=0.2)
