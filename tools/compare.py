@@ -145,19 +145,19 @@ def study(name: str, models: tuple[str, ...], results: dict[str, Any]) -> None:
     if len(plan.seeds) > 1:
         for fold in plan.folds:
             for model in models:
-                together(name, model, fold, results)
+                together(name, model, fold, task, results)
 
 
-def together(name: str, model: str, fold: int, results: dict[str, Any]) -> None:
+def together(name: str, model: str, fold: int, task: Callable[[int, int], Task], results: dict[str, Any]) -> None:
     """The test figure of a model's seeds together, their probabilities averaged; nothing where some are not trained or no longer kept."""
     plan, found = STUDIES[name], results[name]["models"][model]
     trained = [training(name, model, found["chosen"]["setting"], fold, seed).folder for seed in plan.seeds]
     kept = found.setdefault("together", {})
     if str(fold) in kept or not all((folder / runs.WEIGHTS).is_file() for folder in trained):
         return
-    task = build(plan.data, fold, plan.seeds[0])
-    said = [answer(runs.load(folder)[1], task.test.window) for folder in trained]
-    kept[str(fold)] = task.measure(averaged(said), task.test)[plan.figure]
+    judged = task(fold, plan.seeds[0])
+    said = [answer(runs.load(folder)[1], judged.test.window) for folder in trained]
+    kept[str(fold)] = judged.measure(averaged(said), judged.test)[plan.figure]
     save(results)
 
 

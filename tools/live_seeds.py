@@ -12,12 +12,11 @@ import argparse
 import hashlib
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from dataclasses import asdict
 
 from models.datasets import DataMissing, cache_root
 from models.live import card
@@ -31,7 +30,7 @@ SHIPPED = ("mea", "msaf", "ucrn", "iaca")
 
 
 def weights(model: str, seed: int) -> Path:
-    """Where this training's weights are kept: by all that decides them but the corpora."""
+    """Where this training's weights are kept: by all that decides them but the corpora and the code. Delete them where that has changed."""
     plan = LiveTraining(model=model, seed=seed)
     recipe = [asdict(plan), MODELS[model].config.live().to_dict(), asdict(Composition()), plan.features()]
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()[:16]

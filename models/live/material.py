@@ -223,11 +223,11 @@ def load_texts(split: str, weights: str | Path = "words") -> Texts:
     affect = np.where(everything.rated[chosen, None] > 0, everything.affect[chosen], np.nan).astype(np.float32)
     trained = [[everything.vocabulary[w] for w in everything.words[k]] for k in np.flatnonzero(everything.split == "train")]
     hear = Recogniser(trained, {word: k for k, word in enumerate(everything.vocabulary)}, Hearing())
-    return Texts(words, label, affect, _tops(words, vectors, weights) != label, vectors, hear)
+    return Texts(words, label, affect, tops(words, vectors, weights) != label, vectors, hear)
 
 
-def _tops(words: Sequence[Sequence[int]], vectors: Floats, weights: str | Path) -> Ints:
-    """What the text head that ships with the word vectors says of each text's first 24 words."""
+def tops(words: Sequence[Sequence[int]], vectors: Floats, weights: str | Path = "words") -> Ints:
+    """What the text head that ships with the word vectors is most sure of (n,) for each text's first 24 words, numbers of `vectors`."""
     head, rows = load_head(weights), WindowSpec().text
     tops = []
     for begin in range(0, len(words), 512):

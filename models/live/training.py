@@ -200,7 +200,7 @@ class LiveTraining:
     def _calibrate(self, model: FusionModel, valid: Composer) -> calibration.Calibration:
         """From composed windows of every presence pattern and besides: of one modality alone, the real corpora, for composed windows are
         damaged and change, and by these alone a plain text is read too unsurely; of several, windows with emotions as frequent as the
-        engine assumes, for by balanced ones alone it is too sure of neutral there."""
+        engine assumes, for by balanced ones alone probabilities under such a prior were further off."""
         sets, prior = [], calibration.stated_prior(self.neutral)
 
         def read(window: Window, soft: material.Floats, shares: material.Floats) -> None:
