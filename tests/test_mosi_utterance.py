@@ -73,6 +73,6 @@ def test_the_real_corpus() -> None:
         pytest.skip(str(missing))
     parts = mosi_utterance.load()
     assert {name: (len(part), len(set(part.group))) for name, part in parts.items()} == {"train": (1447, 62), "test": (752, 31)}
-    words = mosi_utterance.load(words=True)["test"]
+    words = mosi_utterance.load("words")["test"]
     assert words.dims[0] == 100 + 128 + 9 + 64 + PLACE and np.isfinite(words.window.text.x).all()
     assert np.array_equal(words.window.text.x[..., :100], parts["test"].window.text.x[..., :100])

@@ -64,6 +64,7 @@ RATES = tuple({"rate": rate, "set": ("dropout=0.3",)} for rate in (2e-3, 6e-3))
 MOSI = {"epochs": 10, "batch": 64, "patience": 10}
 RAVDESS = {"epochs": 12, "batch": 64, "patience": 12}
 LONGER = {"epochs": 20, "batch": 64, "patience": 20}
+LONGEST = {"epochs": 30, "batch": 64, "patience": 30}
 FEWER = {"epochs": 8, "batch": 64, "patience": 8}
 ONE = ({"rate": 6e-3, "set": ("dropout=0.3",)},)
 STUDIES = {
@@ -74,10 +75,14 @@ STUDIES = {
         "mosi-utterance", "accuracy", (0, 1, 2, 3, 4), grid=RATES, plan=MOSI, sizes=SMALLER, version=2,
         chosen_in="mosi-utterance-words", robust=True,
     ),
-    "ravdess-24": Study("ravdess-24", "accuracy", (0,), tuple(range(6)), grid=ONE, plan=RAVDESS, sizes=SMALL),
+    "mosi-utterance-sentences": Study(
+        "mosi-utterance-sentences", "accuracy", (0, 1, 2, 3, 4), grid=RATES, plan=MOSI, sizes=SMALLER, robust=True,
+    ),
+    "ravdess-24": Study("ravdess-24", "accuracy", (0, 1, 2), tuple(range(6)), grid=ONE, plan=RAVDESS, sizes=SMALL),
     "ravdess-24-fine": Study("ravdess-24-fine", "accuracy", (0, 1, 2), tuple(range(6)), grid=RATES, plan=LONGER, sizes=SMALL, version=2),
-    "ravdess-24-neutral": Study("ravdess-24-neutral", "accuracy", (0,), tuple(range(6)), grid=ONE, plan=RAVDESS, sizes=SMALL),
-    "ravdess-av": Study("ravdess-av", "accuracy", (0,), tuple(range(5)), grid=ONE, plan=FEWER, sizes=SMALLER, robust=True, version=2),
+    "ravdess-24-encoded": Study("ravdess-24-encoded", "accuracy", (0, 1, 2), tuple(range(6)), grid=RATES, plan=LONGEST, sizes=SMALL),
+    "ravdess-24-neutral": Study("ravdess-24-neutral", "accuracy", (0, 1, 2), tuple(range(6)), grid=ONE, plan=RAVDESS, sizes=SMALL),
+    "ravdess-av": Study("ravdess-av", "accuracy", (0, 1, 2), tuple(range(5)), grid=ONE, plan=FEWER, sizes=SMALLER, robust=True, version=2),
 }  # fmt: skip
 Log = Callable[[str], None]
 

@@ -7,6 +7,7 @@ models: training windows mix these vectors with another utterance's by a random 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from models.datasets.spoken import spoken
 from models.window import Sequence, Window
 
 FILE = "mosi_utterance.npz"
+TEXTS = ("corpus", "words", "sentences")
 CONTEXT = 4
 """Utterances before and after the one that is to be judged."""
 PLACE = 2
@@ -34,18 +36,22 @@ RENDERINGS = 2
 Ints = npt.NDArray[np.int64]
 
 
-def load(words: bool = False) -> dict[str, Examples]:
+def load(text: str = "corpus") -> dict[str, Examples]:
     """"train" (62 videos) and "test" (31): classes negative, not negative; values (N, 1) sentiment / 3.
 
-    With `words` the text vectors are followed by what our own word table and text head, which never saw MOSI, read in the transcript.
+    text: "corpus", its own vectors; or these followed by what a network that never saw MOSI reads in the transcript: "words", our own
+    word table and text head; "sentences", `models.encoders.sentence`. Raises DataMissing.
     """
+    if text not in TEXTS:
+        raise ValueError(f"no text {text!r}; there are {', '.join(TEXTS)}")
     with np.load(corpus(FILE), allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}
-    text = arrays["text_cnn100"].astype(np.float32)
-    if words:
-        text = np.concatenate([text, read([str(one) for one in arrays["transcript"]])], 1)
+    vectors = arrays["text_cnn100"].astype(np.float32)
+    if text != "corpus":
+        transcripts = tuple(str(one) for one in arrays["transcript"])
+        vectors = np.concatenate([vectors, words(transcripts) if text == "words" else sentences(transcripts)], 1)
     face = arrays["video100"].astype(np.float32)
-    features = [text, arrays["audio73"].astype(np.float32), np.log1p(np.maximum(face, 0))]
+    features = [vectors, arrays["audio73"].astype(np.float32), np.log1p(np.maximum(face, 0))]
     out = {}
     for k, name in enumerate(("train", "test")):
         rows = np.flatnonzero(arrays["split_bclstm"] == k)
@@ -53,7 +59,16 @@ def load(words: bool = False) -> dict[str, Examples]:
     return out
 
 
-def read(transcripts: list[str]) -> Floats:
+@functools.lru_cache(maxsize=1)
+def sentences(transcripts: tuple[str, ...]) -> Floats:
+    """What the sentence reader reads in each transcript, (N, 37)."""
+    from models.encoders.sentence import read
+
+    return read(transcripts)
+
+
+@functools.lru_cache(maxsize=1)
+def words(transcripts: tuple[str, ...]) -> Floats:
     """State of the text head, its emotions and affect, and the mean word vector of each transcript, (N, 128 + 9 + 64)."""
     import torch
 

@@ -52,15 +52,15 @@ def vectors() -> tuple[dict[str, Floats], npt.NDArray[np.bool_]]:
 
 @functools.lru_cache(maxsize=2)
 def fine() -> Examples:
-    """As `load("vectors")`, but the voice as the live rows (44) around the speech, and beside each action unit x log(1 + 5 x), for half of
-    them are nearly zero. The vector, which is a mean, stands in the middle of the speech."""
+    """As `load("vectors")`, but the voice as the live rows (44) around the speech, and the action units `with_logarithms`. The vector,
+    which is a mean, stands in the middle of the speech."""
     clips = ravdess.load(trimmed=False)
     sound = [spoken(rows, rows_end(rows)) for rows in voice_rows(clips)]
     whole, _ = vectors()
     units = np.stack([whole[clip.id] for clip in clips])[:, None]
     middle = np.array([[times.mean()] for _, times in sound], np.float32)
-    face = Sequence(np.concatenate([units, np.log1p(5 * units)], 2), middle, np.ones((len(clips), 1), np.float32))
-    return _labelled(clips, ragged(*_apart(sound), SPOKEN, voice.DIM), face)
+    face = Sequence(with_logarithms(units), middle, np.ones((len(clips), 1), np.float32))
+    return labelled(clips, ragged(*_apart(sound), SPOKEN, voice.DIM), face)
 
 
 @functools.lru_cache(maxsize=2)
@@ -88,10 +88,16 @@ def load(faces: str) -> Examples:
         else:
             shown.append((whole[clip.id][None], np.zeros(1, np.float32)))
     face = ragged(*_apart(shown), ROWS["face"] if seen else 1, UNITS)
-    return _labelled(clips, heard, face)
+    return labelled(clips, heard, face)
 
 
-def _labelled(clips: list[Clip], heard: Sequence, face: Sequence) -> Examples:
+def with_logarithms(units: Floats) -> Floats:
+    """Action units x (..., D) with log(1 + 5 x) beside them, (..., 2 D): half of them are nearly zero."""
+    return np.concatenate([units, np.log1p(5 * units)], -1)
+
+
+def labelled(clips: list[Clip], heard: Sequence, face: Sequence) -> Examples:
+    """Windows of clips: their voices, their faces, the corpus's eight classes; group the actor ("01" to "24")."""
     label = np.array([EMOTIONS.index(clip.emotion) for clip in clips])
     actor = np.array([clip.speaker.removeprefix("ravdess") for clip in clips])
     return Examples.of_classes(Window(nothing(len(clips)), heard, face), label, len(EMOTIONS), actor, np.array([clip.id for clip in clips]))

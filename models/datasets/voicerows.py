@@ -44,7 +44,7 @@ def voice_rows(
     damaged cache file is computed anew. `progress(done, total)` is called while computing.
     """
     path = cache_root() / f"voice-{_key(clips, copy, seed, acoustics)}.npz"
-    cached = _read(path, len(clips))
+    cached = kept(path, len(clips), DIM)
     if cached is not None:
         return cached
     effects = acoustics or Acoustics()
@@ -58,7 +58,7 @@ def voice_rows(
         rows.append(perception.feed(pcm))
         if progress:
             progress(done + 1, len(clips))
-    _write(path, rows)
+    keep(path, rows)
     return rows
 
 
@@ -68,18 +68,20 @@ def _key(clips: Sequence[Clip], copy: int, seed: int, acoustics: Acoustics | Non
     return hashlib.sha256(json.dumps(body).encode()).hexdigest()[:24]
 
 
-def _read(path: Path, clips: int) -> list[Rows] | None:
+def kept(path: Path, clips: int, dim: int) -> list[Rows] | None:
+    """The rows (n_i, dim) of so many clips that `keep` wrote to path; None where there is no such file, or it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
             rows, offset = file["rows"], file["offset"]
     except Exception:  # whatever is wrong with a cache file, it can be made again
         return None
-    if len(offset) != clips + 1 or rows.shape != (offset[-1], DIM):
+    if len(offset) != clips + 1 or rows.shape != (offset[-1], dim):
         return None
     return [rows[a:b] for a, b in itertools.pairwise(offset)]
 
 
-def _write(path: Path, rows: Sequence[Rows]) -> None:
+def keep(path: Path, rows: Sequence[Rows]) -> None:
+    """Writes rows (n_i, dim) of clips to path, whole or not at all."""
     offset = np.cumsum([0, *(len(r) for r in rows)])
     part = path.with_suffix(f".{os.getpid()}.part")
     with part.open("wb") as file:

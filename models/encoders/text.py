@@ -22,15 +22,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torchmetrics.functional import pearson_corrcoef
-from torchmetrics.functional.classification import multiclass_f1_score
 
 from models import weights as shipped
 from models.datasets import vectors
 from models.datasets.spoken import Hearing, Recogniser
 from models.datasets.texts import Texts, texts
-from models.emotions import EMOTIONS
 from models.encoders.textcard import card
+from models.encoders.texttask import TextLoss, figures
 from models.encoders.wordfront import TextReader
 from models.encoders.wordtable import WordTable, imitate
 from models.layers import shut, veil
@@ -134,9 +132,7 @@ class _Run:
         index = {word: i for i, word in enumerate(self.data.vocabulary)}
         train = [self.data.words[i] for i in self.data.rows("train")]
         self.recogniser = Recogniser([[self.data.vocabulary[i] for i in words] for words in train], index, config.hearing)
-        rows = self.data.rows("train")
-        shares = (self.data.target[rows] * self.data.weight[rows, None]).sum(0) + 1e-9
-        self.prior = torch.tensor(np.log(shares / shares.sum()) * config.prior, dtype=torch.float32)
+        self.loss = TextLoss(self.data, config.prior, config.affect_weight, config.fine_weight)
         parts = [(self.table.parameters(), config.table_rate, config.table_decay)]
         parts += [(module.parameters(), config.head_rate, 1e-2) for module in (self.head, self.fine)]
         self.optimiser = torch.optim.AdamW([{"params": list(p), "lr": rate, "weight_decay": decay} for p, rate, decay in parts])
@@ -159,14 +155,7 @@ class _Run:
         x, mask = self.encode([self.recogniser.hear(data.words[i], self.rng) for i in rows], self.table, config.own_dropout)
         x = F.dropout(x * (torch.rand(mask.shape) >= config.word_dropout).float().unsqueeze(-1), config.vector_dropout)
         state = self.head.dropout(self.head.embed(x, mask))
-        weight = torch.from_numpy(data.weight[rows])
-        emotion = -(torch.from_numpy(data.target[rows]) * torch.log_softmax(self.head.emotion(state) + self.prior, 1)).sum(1)
-        loss = (emotion * weight).sum() / len(rows)
-        rated = torch.from_numpy(data.rated[rows])
-        error = (torch.tanh(self.head.affect(state)) - torch.from_numpy(data.affect[rows])) ** 2
-        loss = loss + config.affect_weight * (error.sum(1) * rated).sum() / rated.sum().clamp(min=1)
-        fine = F.binary_cross_entropy_with_logits(self.fine(state), torch.from_numpy(data.fine[rows]), reduction="none").sum(1)
-        loss = loss + config.fine_weight * (fine * torch.from_numpy(data.fined[rows])).mean()
+        loss = self.loss(rows, self.head.emotion(state), self.head.affect(state), self.fine(state))
         self.optimiser.zero_grad()
         torch.autograd.backward(loss)
         self.optimiser.step()
@@ -177,27 +166,13 @@ class _Run:
         for start in range(0, len(order), self.config.batch):
             yield order[start : start + self.config.batch]
 
-    @torch.no_grad()
     def score(self, split: str, modules: nn.Module) -> dict[str, float]:
-        """Figures of the table and head in `modules` on a split's clean texts: macro-F1 and accuracy of single-label rows, Pearson's r."""
+        """Figures of the table and head in `modules` on a split's clean texts."""
         table, head = modules.children()
         head.eval()
-        out: dict[str, float] = {}
-        for corpus in ("goemotions", "emobank", "meld"):
-            rows = self.data.rows(split, corpus)
-            parts = [head(*self.encode([self.data.words[i] for i in rows[a : a + 512]], table)) for a in range(0, len(rows), 512)]
-            if not parts:
-                continue
-            logits, affect = (torch.cat(part) for part in zip(*parts, strict=True))
-            if corpus == "emobank":
-                for k, what in enumerate(("valence", "arousal")):
-                    out[f"emobank_{what}_r"] = float(pearson_corrcoef(affect[:, k], torch.from_numpy(self.data.affect[rows, k])))
-            else:
-                label = torch.from_numpy(self.data.label7[rows])
-                out[f"{corpus}_macro_f1"] = float(multiclass_f1_score(logits, label, len(EMOTIONS), average="macro"))
-                out[f"{corpus}_accuracy"] = float((logits.argmax(1) == label).float().mean())
+        found = figures(self.data, split, lambda rows: head(*self.encode([self.data.words[i] for i in rows], table)))
         head.train()
-        return out
+        return found
 
 
 def run(config: TextTraining | None = None, folder: Path | None = None, say: Callable[[str], None] = print) -> dict[str, float]:
@@ -222,11 +197,11 @@ def run(config: TextTraining | None = None, folder: Path | None = None, say: Cal
             losses.append(training.step(rows))
             schedule.step()
             average.update_parameters(modules)
-        figures = training.score("valid", average.module)
-        total = figures["goemotions_macro_f1"] + figures["emobank_valence_r"]
+        found = training.score("valid", average.module)
+        total = found["goemotions_macro_f1"] + found["emobank_valence_r"]
         if best is None or total > best[0]:
-            best = total, copy.deepcopy(average.module.state_dict()), figures
-        shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+            best = total, copy.deepcopy(average.module.state_dict()), found
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
         say(f"epoch {epoch + 1} of {config.epochs}: loss {np.mean(losses):.3f}; valid {shown}; {time.monotonic() - begun:.0f} s")
     assert best is not None, "at least one epoch"
     modules.load_state_dict(best[1])

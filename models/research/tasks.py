@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from models import metrics
-from models.datasets import affwild2, iemocap, mosei, mosi, mosi_utterance, ravdess_faces
+from models.datasets import affwild2, iemocap, mosei, mosi, mosi_utterance, ravdess_encoded, ravdess_faces
 from models.datasets.examples import Examples, Floats
 from models.encoders.voice import augment
 from models.research.task import Answers, Disturb, Task, deviation, some_absent
-from models.window import Window
+from models.window import Sequence, Window
 
 Builder = Callable[[int, int], Task]
 ABSENT = 0.1
@@ -70,13 +70,12 @@ def aff_wild2(fold: int, seed: int) -> Task:
     )  # fmt: skip
 
 
-def mosi_by_utterance(words: bool) -> Builder:
+def mosi_by_utterance(name: str, text: str) -> Builder:
     """Utterances of MOSI in the light of those around them, negative or not; validation videos are drawn by seed."""
-    name = "mosi-utterance-words" if words else "mosi-utterance"
 
     def made(fold: int, seed: int) -> Task:
         _only_fold(name, fold)
-        parts = mosi_utterance.load(words)
+        parts = mosi_utterance.load(text)
         train, valid = mosi_utterance.split(parts["train"], seed)
 
         def disturb(chosen: Examples, draw: np.random.Generator) -> Window:
@@ -131,6 +130,29 @@ def ravdess_fine(fold: int, seed: int) -> Task:
     )  # fmt: skip
 
 
+def ravdess_encoded_voices(fold: int, seed: int) -> Task:
+    """As "ravdess-24", the voices heard by a speech recogniser's encoder; each training window takes one of its clip's renderings."""
+    everything, renderings = ravdess_encoded.encoded()
+    parts = [np.isin(everything.group, part) for part in ravdess_faces.six_folds(fold)]
+    train, valid, test = (everything.take(part) for part in parts)
+    voices = (everything.window.voice, *renderings)
+    heard = [np.stack([array[parts[0]] for array in arrays]) for arrays in zip(*voices, strict=True)]
+    place = {name: k for k, name in enumerate(train.id)}
+    text, sound, face = (deviation(sequence) for sequence in train.window)
+    spread = [text, sound / 4, face]  # the renderings move voices already
+
+    def disturb(chosen: Examples, draw: np.random.Generator) -> Window:
+        rows = np.array([place[name] for name in chosen.id])
+        which = draw.integers(0, len(heard), len(rows))
+        voice = Sequence(*(array[which, rows] for array in heard))
+        return some_absent(other_people(chosen.window._replace(voice=voice), spread, draw), ABSENT, draw)
+
+    return Task(
+        "ravdess-24-encoded", train, valid, test, by_class, "cross_entropy", disturb=disturb, timed=True,
+        settings={"kernels": (1, 1, 1)}, loss={"smooth": 0.1},
+    )  # fmt: skip
+
+
 def other_people(window: Window, spread: list[Floats], draw: np.random.Generator, shift: float = 0.4, noise: float = 0.2) -> Window:
     """The windows as other people and microphones might give them: all rows of a window shifted together, and each a little, in
     deviations (D,) of the columns."""
@@ -162,11 +184,13 @@ def _only_fold(name: str, fold: int) -> None:
 
 
 TASKS: dict[str, Builder] = {
-    "mosi-utterance": mosi_by_utterance(words=False),
-    "mosi-utterance-words": mosi_by_utterance(words=True),
+    "mosi-utterance": mosi_by_utterance("mosi-utterance", "corpus"),
+    "mosi-utterance-words": mosi_by_utterance("mosi-utterance-words", "words"),
+    "mosi-utterance-sentences": mosi_by_utterance("mosi-utterance-sentences", "sentences"),
     "ravdess-av": ravdess("ravdess-av", "frames"),
     "ravdess-24": ravdess("ravdess-24", "vectors"),
     "ravdess-24-fine": ravdess_fine,
+    "ravdess-24-encoded": ravdess_encoded_voices,
     "ravdess-24-neutral": ravdess("ravdess-24-neutral", "vectors", calibrated=True),
     "mosi": standard(mosi.load, "mosi"),
     "mosei": standard(mosei.load, "mosei"),
