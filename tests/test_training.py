@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from models.datasets.examples import Examples, nothing, ragged, untimed
 from models.registry import MODELS
 from models.research import runs, tasks
-from models.research.robustness import DELAYS_S, DROPS, SIGMAS, holed, late, noisy, robustness
+from models.research.robustness import DELAYS_S, DROPS, SIGMAS, cost_of_noise, holed, late, noisy, robustness
 from models.research.runs import RunError
 from models.research.scoring import Evaluation
 from models.research.task import Task, batch, some_absent
@@ -193,6 +193,9 @@ def test_robustness_curves_and_their_picture(tmp_path: Path) -> None:
     assert [x for x, _ in curves["delay"]["voice"]] == list(DELAYS_S) and "all" not in curves["delay"]
     # Each modality tells two of the three classes apart at most, so what is left when one is gone is worse.
     assert max(curves["missing"].values()) < curves["whole"]
+    cost = cost_of_noise(runs.load(tmp_path)[1], task, "test", sigma=3.0, draws=3)
+    assert set(cost) == {"voice", "face", "all"} and set(cost["all"]) <= set(out)
+    assert cost["all"]["accuracy"] > 0 > cost["all"]["cross_entropy"]  # accuracy is lost, cross-entropy gained
     assert not robustness(runs.load(tmp_path)[1], replace(task, timed=False), "valid", "accuracy")["delay"]
 
 

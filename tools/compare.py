@@ -24,6 +24,7 @@ from models.datasets import DataMissing, cache_root
 from models.registry import MODELS
 from models.research import runs
 from models.research.report import write
+from models.research.robustness import cost_of_noise
 from models.research.scoring import Evaluation
 from models.research.task import Task, averaged
 from models.research.tasks import build
@@ -95,7 +96,7 @@ class Options:
     """Studies; all where none is named."""
     models: tuple[str, ...] = ORDER
     robustness: bool = False
-    """Instead: what disturbances cost the models of the first seed, of all folds; after the study."""
+    """Instead, after the study: what disturbances cost the models of the first seed, and noise those of all seeds; of all folds."""
     write: bool = False
     """Only make the page again."""
 
@@ -167,20 +168,25 @@ def together(name: str, model: str, fold: int, task: Callable[[int, int], Task],
 
 
 def disturbed(name: str, models: tuple[str, ...], results: dict[str, Any]) -> None:
-    """Robustness curves of a study's finished runs of the first seed; `results` and the pages are written after each."""
+    """Of a study's finished runs, the robustness curves of the first seed and what noise costs all; written after each."""
     plan = STUDIES[name]
     if not plan.robust:
         return
     for fold in plan.folds:
-        task = build(plan.data, fold, plan.seeds[0])
-        for model in models:
-            found = results[name]["models"][model]
-            if fold < len(found.setdefault("robustness", [])) or not any(run["fold"] == fold for run in found["runs"]):
-                continue
-            folder = training(name, model, found["chosen"]["setting"], fold, plan.seeds[0]).folder
-            found["robustness"].append(Evaluation(folder, robustness=True, figure=plan.figure).run(task)["robustness"])
-            save(results)
-            print(f"{name} {model} fold {fold}: disturbed", flush=True)
+        for seed in plan.seeds:
+            task = build(plan.data, fold, seed)
+            for model in models:
+                found = results[name]["models"][model]
+                folder = training(name, model, found["chosen"]["setting"], fold, seed).folder
+                run = next((run for run in found["runs"] if (run["fold"], run["seed"]) == (fold, seed)), None)
+                if run is None or not (folder / runs.WEIGHTS).is_file():
+                    continue
+                if seed == plan.seeds[0] and fold >= len(found.setdefault("robustness", [])):
+                    found["robustness"].append(Evaluation(folder, robustness=True, figure=plan.figure).run(task)["robustness"])
+                if "noise" not in run:
+                    run["noise"] = cost_of_noise(runs.load(folder)[1], task, "test")
+                    save(results)
+                    print(f"{name} {model} fold {fold} seed {seed}: disturbed", flush=True)
 
 
 def choose(name: str, model: str, task: Callable[[int, int], Task], results: dict[str, Any]) -> dict[str, Any]:

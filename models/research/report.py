@@ -156,7 +156,7 @@ def _study(name: str, study: Mapping[str, Any]) -> str:
     if robust:
         lines += ["", *_robustness(robust)]
         if "late" in robust:
-            lines += ["", *_noise(robust)]
+            lines += _noise(study)
     return "\n".join(lines) + "\n"
 
 
@@ -188,19 +188,32 @@ def _robustness(robust: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _noise(robust: Mapping[str, Any], sigma: float = 0.5) -> list[str]:
-    """What noise costs each model, in points, and that as a share of what it costs late fusion, where late fusion loses at all."""
-    streams = list(robust["late"][0]["noise"])
-    lost = {
-        model: [_mean([curve["whole"] - dict(map(tuple, curve["noise"][stream]))[sigma] for curve in curves]) for stream in streams]
-        for model, curves in robust.items()
-    }
-    lines = [f"Points lost to noise of {sigma} deviations on one modality or all (and times what late fusion loses; goal: under 0.5):", ""]
+def _noise(study: Mapping[str, Any]) -> list[str]:
+    """What noise costs each model in cross-entropy, and that as a share of what it costs late fusion, where that is beyond doubt."""
+    costs = {model: [run["noise"] for run in found["runs"] if "noise" in run] for model, found in study["models"].items()}
+    if not all(costs.values()):
+        return []
+    streams = list(costs["late"][0])
+    lines = [
+        "What noise of 0.5 deviations on one modality or all costs: cross-entropy times 100 (± the error of its mean over the runs, each "
+        "the mean of ten draws), points of accuracy, and in brackets the cross-entropy's share of what late fusion loses, where that is "
+        "over twice its error (goal: under 0.5):",
+        "",
+    ]
     lines += ["| model | " + " | ".join(streams) + " |", "|---" * (len(streams) + 1) + "|"]
-    for model, points in lost.items():
-        cells = [f"{100 * p:.1f}" + (f" ({p / plain:.1f})" if plain > 5e-4 else "") for p, plain in zip(points, lost["late"], strict=True)]
+    for model, told in costs.items():
+        cells = []
+        for stream in streams:
+            (cost, error), (plain, doubt) = (_cost([one[stream]["cross_entropy"] for one in costs[which]]) for which in (model, "late"))
+            points = 100 * _mean([one[stream]["accuracy"] for one in told])
+            cells.append(f"{cost:.1f} ± {error:.1f}, {points:.1f}" + (f" ({cost / plain:.2f})" if plain > 2 * doubt else ""))
         lines.append(f"| {model} | " + " | ".join(cells) + " |")
-    return lines
+    return ["", *lines]
+
+
+def _cost(values: list[float]) -> tuple[float, float]:
+    """Of losses (undisturbed minus disturbed), times 100: their mean as a cost, and the error of the mean."""
+    return -100 * _mean(values), 100 * (statistics.stdev(values) if len(values) > 1 else 0.0) / len(values) ** 0.5
 
 
 def _pair(values: list[float]) -> str:

@@ -43,13 +43,34 @@ def robustness(model: FusionModel, task: Task, split: str, figure: str) -> dict[
         for left in itertools.combinations(present, count):
             absent = np.array([m not in left for m in range(len(MODALITIES))])
             out["missing"]["+".join(MODALITIES[m] for m in left)] = read(without(window, np.tile(absent, (len(examples), 1))))
-    struck = [(MODALITIES[m], (m,)) for m in present] + ([("all", tuple(present))] if len(present) > 1 else [])
-    for name, which in struck:
+    for name, which in _struck(model, window):
         out["noise"][name] = [(sigma, _mean(read(noisy(window, which, sigma, spread, draw)) for draw in _draws())) for sigma in SIGMAS]
         out["drop"][name] = [(share, _mean(read(holed(window, which, share, draw)) for draw in _draws())) for share in DROPS]
         if task.timed and len(which) == 1:
             out["delay"][name] = [(seconds, read(late(window, which[0], seconds))) for seconds in DELAYS_S]
     return out
+
+
+def cost_of_noise(model: FusionModel, task: Task, split: str, sigma: float = 0.5, draws: int = 10) -> dict[str, dict[str, float]]:
+    """What noise takes from every figure of `task.measure`, the mean of so many draws: by modality (and "all"), by figure, undisturbed
+    minus disturbed. One curve of `robustness` draws once, which is too coarse to compare small losses."""
+    examples = getattr(task, split)
+    window: Window = examples.window
+    spread = [deviation(sequence, task.marks) for sequence in task.train.window]
+    whole = task.measure(answer(model, window), examples)
+    out = {}
+    for name, which in _struck(model, window):
+        told = [
+            task.measure(answer(model, noisy(window, which, sigma, spread, np.random.default_rng([6, k]))), examples) for k in range(draws)
+        ]
+        out[name] = {key: value - _mean(one[key] for one in told) for key, value in whole.items()}
+    return out
+
+
+def _struck(model: FusionModel, window: Window) -> list[tuple[str, tuple[int, ...]]]:
+    """The modalities that are there and used, each alone, and all together."""
+    present = [m for m in range(len(MODALITIES)) if window[m].mask.any() and m in model.config.use]
+    return [(MODALITIES[m], (m,)) for m in present] + ([("all", tuple(present))] if len(present) > 1 else [])
 
 
 def _mean(figures: Iterable[float]) -> float:

@@ -138,8 +138,8 @@ def ravdess_encoded_voices(fold: int, seed: int) -> Task:
     voices = (everything.window.voice, *renderings)
     heard = [np.stack([array[parts[0]] for array in arrays]) for arrays in zip(*voices, strict=True)]
     place = {name: k for k, name in enumerate(train.id)}
-    text, sound, face = (deviation(sequence) for sequence in train.window)
-    spread = [text, sound / 4, face]  # the renderings move voices already
+    spread = [deviation(sequence) for sequence in train.window]
+    spread[1] /= 4  # the renderings move voices already
 
     def disturb(chosen: Examples, draw: np.random.Generator) -> Window:
         rows = np.array([place[name] for name in chosen.id])
