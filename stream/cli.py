@@ -45,7 +45,7 @@ COMMANDS = {
     "fusion": Command("faces, voice and words to affect", "stream.fusion", "FusionOptions", True, "parts"),
     "dashboard": Command("the live page of a session, in a browser", "stream.dashboard.server", "DashboardOptions", True, "try"),
     "keys": Command("keys for a hub that other machines reach", "stream.keys", "KeysOptions", group="parts"),
-    "train": Command("--model M --data D: face, words or a fusion model", "models.research.training", "Training", group="learn"),
+    "train": Command("--model M --data D: face, words, sentences or a fusion model", "models.research.training", "Training", group="learn"),
     "evaluate": Command("figures of trained weights on held-out data", "models.research.scoring", "Evaluation", group="learn"),
 }
 GROUPS = {

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 LIVE = "live"
-ENCODERS = {"face": ("models.encoders.face", "FaceTraining"), "words": ("models.encoders.text", "TextTraining")}
+ENCODERS = {
+    "face": ("models.encoders.face", "FaceTraining"), "words": ("models.encoders.text", "TextTraining"),
+    "sentences": ("models.encoders.sentence", "SentenceTraining"),
+}  # fmt: skip
 """Networks with trainings of their own."""
 FUSION = ("mea", "msaf", "ucrn", "iaca", "mult", "late")
 CORPORA = (
-    "mosi-utterance", "mosi-utterance-words", "ravdess-av", "ravdess-24", "ravdess-24-fine", "ravdess-24-neutral", "mosi", "mosei",
-    "iemocap", "aff-wild2",
+    "mosi-utterance", "mosi-utterance-words", "mosi-utterance-sentences", "ravdess-av", "ravdess-24", "ravdess-24-fine",
+    "ravdess-24-encoded", "ravdess-24-neutral", "mosi", "mosei", "iemocap", "aff-wild2",
 )  # fmt: skip
 
 
@@ -69,6 +72,6 @@ def explained() -> str:
     return (
         f"--model M chooses what is trained: {', '.join((*ENCODERS, *FUSION))} (mea where it is not given).\n"
         f"--data D chooses on what a fusion model is trained: {LIVE} (windows composed from all corpora, for the live engine), "
-        f"{', '.join(CORPORA)}.\nface and words have corpora of their own; for them --data names the folder of the data.\n"
+        f"{', '.join(CORPORA)}.\nface, words and sentences have corpora of their own; for face --data names the folder.\n"
         "Below are the options of the training chosen."
     )

@@ -77,6 +77,7 @@ def test_every_command_is_there_and_helps(name: str, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize(("asked", "options"), [
     (["--model", "face", "--data", "x"], "FaceTraining"), (["--model=words"], "TextTraining"), ([], "LiveTraining"),
+    (["--model=sentences"], "SentenceTraining"),
     (["--model", "mea", "--data", "live"], "LiveTraining"), (["--data=mosi", "--model", "iaca", "--epochs", "3"], "Training"),
 ])  # fmt: skip
 def test_model_and_data_choose_the_training(asked: list[str], options: str) -> None:
@@ -183,7 +184,7 @@ def test_errors_for_people_are_one_line_and_status_two(capsys: pytest.CaptureFix
 def test_a_mistyped_command_gets_a_hint() -> None:
     done = affect("wach")
     assert (done.returncode, done.stderr) == (2, "affect: no command 'wach'; did you mean `affect watch`?\n")
-    assert "no model 'voice' to train; there are face, words, mea" in affect("train", "--model", "voice").stderr
+    assert "no model 'voice' to train; there are face, words, sentences, mea" in affect("train", "--model", "voice").stderr
     assert "no data 'nowhere' to train on; there are live, mosi-utterance" in affect("train", "--data", "nowhere").stderr
 
 

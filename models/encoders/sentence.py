@@ -80,22 +80,28 @@ class SentenceReader(nn.Module):
 
 @dataclass(frozen=True)
 class SentenceTraining:
-    """All that decides the weights."""
+    """Tunes the sentence network, which the research corpora's transcripts are read by. The weights go into the cache folder."""
 
     seed: int = 0
     epochs: int = 2
     batch: int = 32
     rate: float = 1.5e-4
+    """Of the network that was there, AdamW; rises, then half a cosine to zero."""
     head_rate: float = 1.5e-3
+    """Of the new reading."""
     decay: float = 0.01
     clip: float = 1.0
+    """Largest norm of the network's gradient."""
     warm: float = 0.06
     """Share of the training in which the rates rise."""
     prior: float = 0.5
+    """Strength of the logit adjustment, as for the words."""
     affect_weight: float = 2.0
+    """Weight of valence and arousal in the loss."""
     fine_weight: float = 0.5
+    """Weight of GoEmotions' own 28 labels."""
     meld: float = 0.3
-    """As in `TextTraining`."""
+    """Weight of MELD's utterances; 0 leaves the corpus out."""
 
     @property
     def path(self) -> Path:
