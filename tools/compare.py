@@ -192,11 +192,11 @@ def disturbed(name: str, models: tuple[str, ...], results: dict[str, Any]) -> No
 def choose(name: str, model: str, task: Callable[[int, int], Task], results: dict[str, Any]) -> dict[str, Any]:
     """The setting of the grid with the best validation figure, and all of them."""
     plan = STUDIES[name]
+    there = results[name]["models"][model].get("chosen")
+    if there:  # also where another study chose, and has chosen otherwise since: the runs there are were made with it
+        return dict(there)
     if plan.chosen_in:
         return dict(results[plan.chosen_in]["models"][model]["chosen"], taken_over_from=plan.chosen_in)
-    there = results[name]["models"][model].get("chosen")
-    if there:
-        return dict(there)
     fold, seed = plan.folds[0], plan.seeds[0]
     tried = []
     for setting in range(len(plan.grid)):
