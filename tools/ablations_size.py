@@ -17,6 +17,8 @@ from models.runtime import choice, program
 KNEE = "whole"
 """What ships."""
 SIZES = (KNEE, "strides 1, 4, 4", "strides 1, 16, 16", "one PSA and one HCA layer", "three PSA and two HCA layers")
+LOOKS = dict(zip(SIZES, (("#e76f51", "o"), ("#2a9d8f", "^"), ("#457b9d", "v"), ("#8d6a9f", "s"), ("#6c757d", "D")), strict=True))
+"""Colour and mark of each in the picture; they lie too close for names beside them."""
 FIGURES = (("accuracy", "accuracy, %", 100), ("cross_entropy", "cross-entropy", 1))
 COSTS = (("mflop", "MFLOP a window"), ("onnx_ms", "ms a window, ONNX Runtime, one thread (median)"))
 
@@ -53,7 +55,7 @@ def points(kept: dict[str, Any], cost: str, figure: str, scale: float = 1) -> li
 
 
 def picture(kept: dict[str, Any], file: Path) -> bool:
-    """Accuracy and cross-entropy against each cost that was measured, what ships ringed. False where fewer than two sizes were trained."""
+    """Accuracy and cross-entropy against each cost that was measured. False where fewer than two sizes were trained."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -62,25 +64,23 @@ def picture(kept: dict[str, Any], file: Path) -> bool:
     costs = [(cost, told) for cost, told in COSTS if len(points(kept, cost, "accuracy")) > 1]
     if not costs:
         return False
-    fig, panels = plt.subplots(len(FIGURES), len(costs), figsize=(5.5 * len(costs), 6.5), layout="constrained", squeeze=False, sharey="row")
+    fig, panels = plt.subplots(len(FIGURES), len(costs), figsize=(5.5 * len(costs), 7), layout="constrained", squeeze=False, sharey="row")
     for line, (figure, label, scale) in zip(panels, FIGURES, strict=True):
         for axes, (cost, _) in zip(line, costs, strict=True):
             drawn = points(kept, cost, figure, scale)
-            axes.errorbar(
-                [p.cost for p in drawn], [p.mean for p in drawn], [p.spread for p in drawn], marker="o", color="#2a9d8f", ecolor="#8d99ae",
-                capsize=3)
-            for rank, point in enumerate(drawn):
-                chosen = point.name == KNEE
-                axes.annotate(
-                    "what ships" if chosen else point.name, (point.cost, point.mean), xytext=(6, -14 if rank % 2 else 7),
-                    textcoords="offset points", fontsize=8, weight="bold" if chosen else "normal")
-                if chosen:
-                    axes.plot(point.cost, point.mean, "o", markersize=14, fillstyle="none", color="#e76f51")
+            axes.plot([p.cost for p in drawn], [p.mean for p in drawn], color="#ced4da", zorder=0)
+            for point in drawn:
+                colour, marker = LOOKS[point.name]
+                axes.errorbar(
+                    point.cost, point.mean, point.spread, marker=marker, markersize=8, linestyle="", color=colour, capsize=3,
+                    label="what ships" if point.name == KNEE else point.name)
             axes.margins(x=0.25, y=0.2)
             axes.spines[["top", "right"]].set_visible(False)
         line[0].set_ylabel(label)
     for axes, (_, told) in zip(panels[-1], costs, strict=True):
         axes.set_xlabel(told)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     fig.suptitle(f"live MEA, validation windows, {kept['steps']} steps (bars: standard deviation over seeds)", fontsize=10)
     fig.savefig(file, dpi=110)
     plt.close(fig)

@@ -184,7 +184,8 @@ def disturbed(name: str, models: tuple[str, ...], results: dict[str, Any]) -> No
                 if seed == plan.seeds[0] and fold >= len(found.setdefault("robustness", [])):
                     found["robustness"].append(Evaluation(folder, robustness=True, figure=plan.figure).run(task)["robustness"])
                 if "noise" not in run:
-                    run["noise"] = cost_of_noise(runs.load(folder)[1], task, "test")
+                    costs = cost_of_noise(runs.load(folder)[1], task, "test")
+                    run["noise"] = {struck: {key: cost[key] for key in (plan.figure, "cross_entropy")} for struck, cost in costs.items()}
                     save(results)
                     print(f"{name} {model} fold {fold} seed {seed}: disturbed", flush=True)
 
