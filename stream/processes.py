@@ -47,16 +47,26 @@ def _enter(entry: Callable[..., int], options: Any, connection: Connection, log:
     sys.exit(guarded(entry, options, connection))
 
 
+def _only_when_idle(process: psutil.Process) -> None:
+    """For work in long stretches, which the scheduler lets end before a process that wakes, however nice: a few milliseconds each time.
+    Linux knows a policy that is interrupted at once; elsewhere the work yields as other work does."""
+    if hasattr(os, "SCHED_IDLE"):
+        with suppress(PermissionError):  # a sandbox may forbid it
+            os.sched_setscheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))
+            return
+    process.nice(YIELD)
+
+
 class Processes:
     """The hub and the workers of one session on this host, each a process of its own."""
 
     def __init__(
         self, entries: dict[str, Entry], connection: Connection, notes: Notes, optional: frozenset[str] = frozenset(),
-        yielding: frozenset[str] = frozenset(),
+        yielding: frozenset[str] = frozenset(), idle: frozenset[str] = frozenset(),
     ) -> None:  # fmt: skip
         """`optional` names what the session begins without, should it fail; `yielding` what lets the others go first where processors
-        are short."""
-        self._entries, self._optional, self._yielding = entries, optional, yielding
+        are short; `idle` what works only while no other wants the processor."""
+        self._entries, self._optional, self._yielding, self._idle = entries, optional, yielding, idle
         self._connection = connection
         self._context = multiprocessing.get_context("spawn")
         self._logs = tempfile.TemporaryDirectory(prefix="affect-")
@@ -80,7 +90,9 @@ class Processes:
         self.processes[name] = process
         with suppress(psutil.NoSuchProcess):
             self._usage[name] = psutil.Process(process.pid)
-            if name in self._yielding:
+            if name in self._idle:
+                _only_when_idle(self._usage[name])
+            elif name in self._yielding:
                 self._usage[name].nice(YIELD)
 
     def said(self, name: str) -> str:

@@ -170,9 +170,11 @@ def run(options: RunOptions) -> int:
     # A page that nobody named, on a port that another session was quicker to take, is no reason not to begin.
     giving = BROWSER in options.sources.values()
     spare = options.page == DEFAULT_PAGE and not giving
-    # Words are seconds late anyway, and a page that only watches is in nobody's way.
-    yielding = frozenset({"transcriber"} if giving else {"transcriber", "dashboard"})
-    processes = Processes(entries, connection, notes, frozenset({"dashboard"} if spare else ()), yielding)
+    # Words are late anyway, and a page that only watches is in nobody's way. A browser that gives its camera on the same machine would
+    # leave no processor idle.
+    yielding, idle = ({"transcriber"}, set()) if giving else ({"dashboard"}, {"transcriber"})
+    optional = {"dashboard"} if spare else set()
+    processes = Processes(entries, connection, notes, frozenset(optional), frozenset(yielding), frozenset(idle))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:

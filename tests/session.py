@@ -18,12 +18,18 @@ from models.perception.face import FACE
 from models.perception.voice import VOICE
 from models.perception.words import WORDS
 from models.window import WindowSpec
-from stream.bus import Bus
+from stream.bus import Bus, Connection
 from stream.protocol import Affect, Face, Voice, Words, decode
 
 
 def affect(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "stream.cli", *map(str, arguments)]
+
+
+def wait(seconds: float, connection: Connection) -> int:
+    """A worker that does nothing."""
+    time.sleep(seconds)
+    return 0
 
 
 def untrained(file: Path) -> Path:
