@@ -52,7 +52,9 @@ def _only_when_idle(process: psutil.Process) -> None:
     Linux knows a policy that is interrupted at once; elsewhere the work yields as other work does."""
     if hasattr(os, "SCHED_IDLE"):
         with suppress(PermissionError):  # a sandbox may forbid it
-            os.sched_setscheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))
+            for thread in process.threads():
+                with suppress(ProcessLookupError):
+                    os.sched_setscheduler(thread.id, os.SCHED_IDLE, os.sched_param(0))
             return
     process.nice(YIELD)
 
@@ -67,7 +69,7 @@ class Processes:
         """`optional` names what the session begins without, should it fail; `yielding` what lets the others go first where processors
         are short; `idle` what works only while no other wants the processor."""
         self._entries, self._optional, self._yielding, self._idle = entries, optional, yielding, idle
-        self._connection = connection
+        self._connection, self._begun = connection, False
         self._context = multiprocessing.get_context("spawn")
         self._logs = tempfile.TemporaryDirectory(prefix="affect-")
         self.processes: dict[str, BaseProcess] = {}
@@ -90,10 +92,10 @@ class Processes:
         self.processes[name] = process
         with suppress(psutil.NoSuchProcess):
             self._usage[name] = psutil.Process(process.pid)
-            if name in self._idle:
-                _only_when_idle(self._usage[name])
-            elif name in self._yielding:
+            if name in self._yielding:
                 self._usage[name].nice(YIELD)
+            elif name in self._idle and self._begun:
+                _only_when_idle(self._usage[name])
 
     def said(self, name: str) -> str:
         """The last line a worker wrote to stderr, which is kept from the screen: one cause is said once, by the supervisor."""
@@ -128,7 +130,7 @@ class Processes:
             self._start(name)
 
     def measure(self) -> dict[str, tuple[float, float]]:
-        """CPU (percent of one core since the last `restart_measure`) and memory (MB) of each process."""
+        """CPU (percent of one core since `begin`) and memory (MB) of each process."""
         for name, process in {**self._usage, "supervisor": psutil.Process()}.items():
             with suppress(psutil.Error):
                 with process.oneshot():
@@ -140,8 +142,12 @@ class Processes:
                     self._cpu[name] = (100 * (seconds - first[0]) / elapsed, memory)
         return self._cpu
 
-    def restart_measure(self) -> None:
-        """Start-up is over: measure from here."""
+    def begin(self) -> None:
+        """Start-up, which waits for everybody, is over: who works only when idle does so from here, and processes are measured."""
+        self._begun = True
+        for name in self._idle & self._usage.keys():
+            with suppress(psutil.NoSuchProcess):
+                _only_when_idle(self._usage[name])
         self._first.clear()
         self.measure()
 

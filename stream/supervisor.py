@@ -225,7 +225,7 @@ def _follow(bus: Bus, processes: Processes, report: Report, options: RunOptions,
             message = received.message
             if isinstance(message, Session) and message.epoch is not None and clock is None:
                 clock = SessionClock(message.epoch, message.speed)
-                processes.restart_measure()
+                processes.begin()
                 if options.seconds:
                     deadline = time.monotonic() + options.seconds + clock.until(0)
             report.update(received, clock.stamp() if clock else 0)

@@ -27,8 +27,10 @@ def affect(*arguments: object) -> list[str]:
 
 
 def wait(seconds: float, connection: Connection) -> int:
-    """A worker that does nothing."""
-    time.sleep(seconds)
+    """A worker of two threads that do nothing."""
+    other = threading.Thread(target=time.sleep, args=(seconds,), daemon=True)
+    other.start()
+    other.join()
     return 0
 
 

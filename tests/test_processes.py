@@ -21,17 +21,26 @@ def processes() -> Any:
     entries = {name: (wait, 60.0) for name in names}
     made = Processes(entries, Connection(), Notes(aloud=False), yielding=frozenset({"page"}), idle=frozenset({"transcriber"}))
     made.start()
+    made.begin()
     yield made
     for process in made.processes.values():
         process.kill()
 
 
+def test_the_start_waits_for_everybody_so_nobody_yields() -> None:
+    made = Processes({"transcriber": (wait, 60.0)}, Connection(), Notes(aloud=False), idle=frozenset({"transcriber"}))
+    made.start()
+    try:
+        assert not hasattr(os, "SCHED_IDLE") or os.sched_getscheduler(made.processes["transcriber"].pid) == os.SCHED_OTHER
+    finally:
+        made.processes["transcriber"].kill()
+
+
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="only Linux has a policy for work that is interrupted at once")
 def test_the_page_yields_and_the_transcriber_takes_what_is_left(processes: Processes) -> None:
     pid = {name: process.pid for name, process in processes.processes.items()}
-    assert {name: os.sched_getscheduler(one) for name, one in pid.items()} == {
-        "hub": os.SCHED_OTHER, "page": os.SCHED_OTHER, "transcriber": os.SCHED_IDLE,
-    }  # fmt: skip
+    threads = {name: {os.sched_getscheduler(thread.id) for thread in psutil.Process(one).threads()} for name, one in pid.items()}
+    assert threads == {"hub": {os.SCHED_OTHER}, "page": {os.SCHED_OTHER}, "transcriber": {os.SCHED_IDLE}}
     own = psutil.Process().nice()
     assert {name: psutil.Process(one).nice() - own for name, one in pid.items()} == {"hub": 0, "page": YIELD - own, "transcriber": 0}
 
@@ -43,6 +52,7 @@ def test_where_a_sandbox_forbids_the_policy_it_yields_as_others_do(monkeypatch: 
     monkeypatch.setattr(os, "sched_setscheduler", forbidden, raising=False)
     made = Processes({"transcriber": (wait, 60.0)}, Connection(), Notes(aloud=False), idle=frozenset({"transcriber"}))
     made.start()
+    made.begin()
     try:
         assert psutil.Process(made.processes["transcriber"].pid).nice() == YIELD
     finally:
