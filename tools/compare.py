@@ -157,12 +157,12 @@ def study(name: str, models: tuple[str, ...], results: dict[str, Any]) -> None:
 def together(name: str, model: str, fold: int, task: Callable[[int, int], Task], results: dict[str, Any]) -> None:
     """The test figure of a model's seeds together, their probabilities averaged; nothing where some are not trained or no longer kept."""
     plan, found = STUDIES[name], results[name]["models"][model]
-    trained = [training(name, model, found["chosen"]["setting"], fold, seed).folder for seed in plan.seeds]
+    trained = [weights(name, model, fold, seed, results) for seed in plan.seeds]
     kept = found.setdefault("together", {})
-    if str(fold) in kept or not all((folder / runs.WEIGHTS).is_file() for folder in trained):
+    if str(fold) in kept or None in trained:
         return
     judged = task(fold, plan.seeds[0])
-    said = [answer(runs.load(folder)[1], judged.test.window) for folder in trained]
+    said = [answer(runs.load(folder)[1], judged.test.window) for folder in trained if folder]
     kept[str(fold)] = judged.measure(averaged(said), judged.test)[plan.figure]
     save(results)
 
@@ -177,10 +177,10 @@ def disturbed(name: str, models: tuple[str, ...], results: dict[str, Any]) -> No
             task = build(plan.data, fold, seed)
             for model in models:
                 found = results[name]["models"][model]
-                folder = training(name, model, found["chosen"]["setting"], fold, seed).folder
-                run = next((run for run in found["runs"] if (run["fold"], run["seed"]) == (fold, seed)), None)
-                if run is None or not (folder / runs.WEIGHTS).is_file():
+                folder = weights(name, model, fold, seed, results)
+                if folder is None:
                     continue
+                run = next(run for run in found["runs"] if (run["fold"], run["seed"]) == (fold, seed))
                 if seed == plan.seeds[0] and fold >= len(found.setdefault("robustness", [])):
                     found["robustness"].append(Evaluation(folder, robustness=True, figure=plan.figure).run(task)["robustness"])
                 if "noise" not in run:
@@ -188,6 +188,15 @@ def disturbed(name: str, models: tuple[str, ...], results: dict[str, Any]) -> No
                     run["noise"] = {struck: {key: cost[key] for key in (plan.figure, "cross_entropy")} for struck, cost in costs.items()}
                     save(results)
                     print(f"{name} {model} fold {fold} seed {seed}: disturbed", flush=True)
+
+
+def weights(name: str, model: str, fold: int, seed: int, results: dict[str, Any]) -> Path | None:
+    """The folder that holds the weights of a run in `results`; None where it is not trained, or another training lies there."""
+    found = results[name]["models"][model]
+    folder = training(name, model, found["chosen"]["setting"], fold, seed).folder
+    there = runs.summary(folder)
+    same = any((run["fold"], run["seed"]) == (fold, seed) and there and run["valid"] == there["valid"] for run in found["runs"])
+    return folder if same and (folder / runs.WEIGHTS).is_file() else None
 
 
 def choose(name: str, model: str, task: Callable[[int, int], Task], results: dict[str, Any]) -> dict[str, Any]:
