@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.datasets import DataMissing, data_root, ravdess_faces
+from models.datasets import DataMissing, data_root, ravdess_encoded, ravdess_faces
 from models.datasets.examples import Examples, nothing
 from models.datasets.ravdess_faces import EMOTIONS, MARGIN, UNITS, five_actors, frames, rows_end, segments, six_folds, spoken, vectors
 from models.perception.voice import DIM, SPEECH
+from models.research.tasks import build
 from models.window import Sequence, Window
 
 
@@ -67,3 +68,16 @@ def test_real_action_units() -> None:
     # The columns said to be comparable are.
     far = max(np.abs(units.mean(0) - whole[name])[same].max() for name, (units, _) in seen.items())
     assert far < 1e-4 and len(EMOTIONS) == 8
+
+
+def test_training_draws_every_rendering_of_a_voice(monkeypatch: pytest.MonkeyPatch) -> None:
+    actors = np.array([f"{actor:02d}" for actor in range(1, 25)] * 4)
+    n = len(actors)
+
+    def voice(value: float) -> Sequence:
+        return Sequence(np.full((n, 2, 3), value, np.float32), np.zeros((n, 2), np.float32), np.ones((n, 2), np.float32))
+
+    whole = Examples.of_classes(Window(nothing(n), voice(0), nothing(n)), np.zeros(n, int), 8, actors, np.arange(n))
+    monkeypatch.setattr(ravdess_encoded, "encoded", lambda: (whole, [voice(k + 1) for k in range(4)]))
+    drawn = next(build("ravdess-24-encoded").batches(0, 0, n)).inputs[3]
+    assert set(drawn[..., 0].unique().tolist()) == {0, 1, 2, 3, 4}

@@ -23,7 +23,7 @@ from models.datasets.voicerows import keep, kept, voice_rows
 from models.perception import voice
 from models.window import Sequence
 
-RENDERINGS = 3
+RENDERINGS = 2
 """How often each clip is there for training besides as it is: at another speed, in another room, by another microphone."""
 SPEED = (0.85, 1.18)
 """Pitch, formants and speed are changed together, as by a tape that runs slower or faster."""

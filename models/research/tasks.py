@@ -143,7 +143,7 @@ def ravdess_encoded_voices(fold: int, seed: int) -> Task:
 
     def disturb(chosen: Examples, draw: np.random.Generator) -> Window:
         rows = np.array([place[name] for name in chosen.id])
-        which = draw.integers(0, len(heard), len(rows))
+        which = draw.integers(0, len(voices), len(rows))
         voice = Sequence(*(array[which, rows] for array in heard))
         return some_absent(other_people(chosen.window._replace(voice=voice), spread, draw), ABSENT, draw)
 
