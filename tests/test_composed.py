@@ -104,6 +104,33 @@ def test_a_quiet_channel_does_not_change_what_is_shown(material: Material) -> No
     assert 0.2 < (heard == NEUTRAL)[felt].mean() < 0.8
 
 
+def test_changes_come_soon_as_often_as_told(material: Material) -> None:
+    for subset in ((0, 0, 1), (0, 1, 1)):
+        composer = Composer(material, composition=replace(CLEAN, soon=1.0))
+        window, truth = composer.batch(60, 9, subset)
+        mixed = (truth.classes.max(1) < 0.999).mean()
+        assert 0.3 < mixed < 0.7, "half of the changes lie in the half second in which the target moves"
+        first = window.face.x[:, :5, 32:].sum(1).argmax(1)
+        settled = (window.face.t[:, 0] < -2.5) & (truth.classes.max(1) > 0.999)
+        assert (first != truth.classes.argmax(1))[settled].mean() > 0.9, "the window began with another emotion"
+
+
+def test_a_turn_is_where_it_is_told(material: Material) -> None:
+    composer, draw = Composer(material), np.random.default_rng(1)
+    for subset in ((0, 0, 1), (1, 0, 1), (1, 1, 1)):
+        for _ in range(10):
+            window, turn = composer.turn(draw, subset, 1.5)
+            assert abs(turn.begin + 1.5) < 0.2 and turn.before != turn.after
+            text, heard, face = (s.x[0, s.mask[0] > 0] for s in window)
+            times = [s.t[0, s.mask[0] > 0] for s in window]
+            assert [bool(len(rows)) for rows in (text, heard, face)] == list(map(bool, subset))
+            if subset[1]:
+                assert (heard[times[1] < turn.begin, 0][-1], heard[-1, 0]) == (turn.before, turn.after)
+            calm, turned = face[times[2] < turn.begin - 0.2, 32:], face[times[2] > turn.begin + 0.9, 32:]
+            if len(calm) > 10 and len(turned) > 10:
+                assert calm[-10:].sum(0).argmax() == turn.before and turned.sum(0).argmax() == turn.after
+
+
 def test_voice_needs_half_a_second_of_speech(material: Material) -> None:
     window, _ = Composer(material).batch(60, 4, (0, 1, 0))
     spoken = (window.voice.x[..., voice.SPEECH] > 0.5).sum(1) * ROW_S

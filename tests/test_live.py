@@ -92,12 +92,15 @@ def test_a_card_gets_its_figures() -> None:
                                    "neutral_heavy_calibration_error": 0.125}},
         "probes": {"whole": fused, "without face": fused, "mean_weights": {"text": 0.5, "voice": 0.25, "face": 0.25}},
     }
+    turned = {"turns": 9, "p50_ms": 250, "within_300_ms": 0.5, "within_450_ms": 0.75, "shown": 0.875, "flips_per_second": 0.25}
+    found["reaction"] = {**dict.fromkeys(livecard.TURNING, turned), "text+face": {**turned, "p50_ms": None}}
     found["ferplus"] = {**row, "found": 0.875, "accuracy_unfound_as_errors": 0.75}
     card = livecard.rewrite("# A\n\n## Figures\nold\n\n## Limits\nfew\n", livecard.figures(found))
     assert "old" not in card and card.endswith("\n## Limits\nfew\n")
     assert "| text+face | 62.5 / 62.5 | 1.25 / 1.25 | 6.2 / 6.2 | 1.25 / 1.25 | 12.5 |" in card
     assert "| 50.0 | 6.2 | 50.0 |" in card
     assert "(87.5 % are found): 75.0 %" in card and "| without face | 62.5 | 1.25 | 25.0 % | 0.12 |" in card
+    assert "| face | 250 | 50.0 | 75.0 | 87.5 | 0.25 |" in card and "| text+face | never | 50.0 |" in card
     with pytest.raises(ValueError, match="Figures"):
         livecard.rewrite("# A\n", "x")
     alone = {"model": fused, "product": fused, "neutral_heavy_calibration_error": 0.125}

@@ -22,6 +22,7 @@ ALONE = (
 )
 SHIPPED = "0"
 LONE, SUBSETS = ("text", "voice", "face"), ("text+voice", "text+face", "voice+face", "text+voice+face")
+TURNING = ("face", *SUBSETS[1:])
 SEEDS = (
     "Trained anew with other seeds, same recipe (`tools/live_seeds.py`); that seed 0 ships was decided before the others were read.\n"
     "Mean and deviation. Own shares: the class shares of the corpus; gain: accuracy less that of the product of the model's own posteriors."
@@ -33,6 +34,7 @@ SEED_ROWS = (
     ("EmoBank valence, r", ("emobank.valence_pearson",)),
     *((f"composed, {name}: accuracy; gain",
        (f"composed.{name}.model.accuracy", f"composed.{name}.model.accuracy - composed.{name}.product.accuracy")) for name in SUBSETS),
+    ("a turn named within 0.3 s: face; text+face; voice+face; all three", tuple(f"reaction.{name}.within_300_ms" for name in TURNING)),
     ("calibration error, own shares: FER+; RAVDESS; EmoDB; GoEmotions",
      tuple(f"{corpus}.own_prior_calibration_error" for corpus, _ in ALONE)),
     ("calibration error, composed: text; voice; face", tuple(f"composed.{name}.model.calibration_error" for name in LONE)),
@@ -50,7 +52,7 @@ def percent(share: float) -> str:
 
 def figures(found: Mapping[str, Any]) -> str:
     """Markdown tables of an evaluation (`models.live.evaluation.evaluate`)."""
-    return "\n\n".join([_alone(found), _composed(found["composed"]), _probes(found["probes"])])
+    return "\n\n".join([_alone(found), _composed(found["composed"]), _probes(found["probes"]), _reaction(found["reaction"])])
 
 
 def _alone(found: Mapping[str, Any]) -> str:
@@ -104,6 +106,19 @@ def _probes(found: Mapping[str, Any]) -> str:
                          f"{row['total_variation']:.2f} |")
     shares = ", ".join(f"{name} {share:.2f}" for name, share in found["mean_weights"].items())
     return "\n".join([*lines, "", f"Mean weights there: {shares}."])
+
+
+def _reaction(found: Mapping[str, Any]) -> str:
+    lines = [
+        "How fast a turn is followed (`models/live/reaction.py`: composed turns from any emotion to any other, the engine's own prior,\n"
+        "windows ten times a second): ms from the instant the face has turned half its way, in the mean, to the first window that names the new\n"
+        "emotion; how many windows in time name it, in percent; and changes of the top in the second before, when nothing changes.", "",
+        "| present | median, ms | within 300 ms | 450 ms | 1250 ms | changes a second before |", "|---" * 6 + "|",
+    ]
+    for name, row in found.items():
+        shares = " | ".join(percent(row[key]) for key in ("within_300_ms", "within_450_ms", "shown"))
+        lines.append(f"| {name} | {'never' if row['p50_ms'] is None else row['p50_ms']} | {shares} | {row['flips_per_second']:.2f} |")
+    return "\n".join(lines)
 
 
 def seeds(found: Mapping[str, Mapping[str, Any]]) -> str:

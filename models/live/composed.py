@@ -28,6 +28,8 @@ AFFECT_MEANS = np.array(
 """Valence and arousal of each emotion: the means of Russell and Mehrabian 1977 (J. Research in Personality 11), neutral at zero."""
 ONSET_S = 0.5
 """How long after a change the target still holds some of the old state."""
+SOON_S = 1.0
+SAME_S = 0.1
 ROW_S = voice.HOP / voice.SAMPLE_RATE
 LEAST_VOICED_S = 0.5
 """Less speech than this in a window: voice is absent."""
@@ -44,6 +46,9 @@ class Composition:
     learnt by heart, and sets its logits right for it."""
     change: float = 0.5
     """Odds that the state changes within the window (where no voice decides it)."""
+    soon: float = 0.0
+    """Odds that it changes in the window's last second, wherever else it might have. A result that must follow a change at once is
+    decided there, and changes at any time of four seconds seldom lie there."""
     conflict: float = 0.2
     """Odds, with two or more modalities, that one shows another emotion; the target is then shared by head count."""
     quiet: tuple[float, float, float] = (0.55, 0.55, 0.15)
@@ -77,6 +82,14 @@ class Truth(NamedTuple):
     affect_weight: Floats
 
 
+class Turn(NamedTuple):
+    """A state that turns from one emotion to another, seconds before the window's end (negative)."""
+
+    begin: float
+    before: int
+    after: int
+
+
 @dataclass
 class _Course:
     """The state over the window: `label[k]` from `begin[k]` on, begin rising, begin[0] = -4 s."""
@@ -107,6 +120,8 @@ class Composer:
         self._sentences = np.flatnonzero(material.texts.label < 0)
         ends = [(t, row, talk.label[row]) for t, talk in enumerate(material.talks) for row in range(25, len(talk.label), 3)]
         self._ends = [[(t, row) for t, row, label in ends if label == k] for k in range(len(EMOTIONS))]
+        self._since = [_since_change(talk.label) for talk in material.talks]
+        self._turns = [[(t, row) for t, row in of if self._since[t][row] < SOON_S] for of in self._ends]
 
     def batch(self, count: int, seed: int | tuple[int, ...], subset: tuple[int, ...] | None = None) -> tuple[Window, Truth]:
         """`count` windows and their truth, the same for the same seed; all with the modalities of `subset` where it is given."""
@@ -121,6 +136,21 @@ class Composer:
             truth.class_weight[k] = float(classes.sum() > 0)
         return window, truth
 
+    def turn(self, draw: np.random.Generator, subset: tuple[int, ...], ago: float) -> tuple[Window, Turn]:
+        """One window whose state turned for the last time about `ago` seconds before its end, all its modalities showing what it was."""
+        window, after = empty(self.spec, DIMS), int(draw.integers(len(EMOTIONS)))
+        before = int((after + draw.integers(1, len(EMOTIONS))) % len(EMOTIONS))
+        text, voices, face = (Sequence(*(part[0] for part in s)) for s in window)
+        course = _Course([-self.spec.seconds, -ago], [before, after])
+        if subset[1]:
+            course = self._hear(draw, voices, [(t, row) for t, row in self._ends[after] if abs(self._since[t][row] - ago) < SAME_S])
+        if subset[2]:
+            lag = draw.uniform(*self.composition.face_lag)
+            self.play.act(draw, face, course.begin, course.label, _speaking(voices), lag)
+        if subset[0]:
+            self._speak(draw, text, course)
+        return window, Turn(course.begin[-1], course.label[-2], course.label[-1])
+
     def _compose(self, draw: np.random.Generator, subset: tuple[int, ...], out: list[Sequence]) -> tuple[Floats, Floats]:
         c = self.composition
         here = dict(zip(MODALITIES, subset, strict=True))
@@ -129,7 +159,8 @@ class Composer:
             self._speak(draw, out[0], _Course([-self.spec.seconds], [-1]), chosen)
             return np.zeros(7, np.float32), self.material.texts.affect[chosen]
         end = int(draw.choice(len(EMOTIONS), p=np.array(c.shares) / sum(c.shares)))
-        course, odd = self._course(draw, end), None
+        soon = c.soon > 0 and draw.random() < c.soon
+        course, odd = self._course(draw, end, soon), None
         if sum(subset) > 1 and draw.random() < c.conflict:
             odd = str(draw.choice([m for m in MODALITIES if here[m]]))
         other = int((end + draw.integers(1, len(EMOTIONS))) % len(EMOTIONS))
@@ -142,7 +173,7 @@ class Composer:
             said = stray.get("voice", end)
             if odd is None and "voice" not in stray and sum(subset) > 1 and c.as_misheard and self.misheard is not None:
                 said = int(draw.choice(len(EMOTIONS), p=self.misheard[end]))
-            heard = self._hear(draw, out[1], said)
+            heard = self._hear(draw, out[1], (self._turns if soon else self._ends)[said])
             # The voice has a course of its own, from its corpus; the others follow it as long as they are to agree.
             course = heard if said == end else course
         speaking = _speaking(out[1])
@@ -157,16 +188,16 @@ class Composer:
             classes = (classes * (sum(subset) - 1) + strange) / sum(subset)
         return classes, classes @ AFFECT_MEANS
 
-    def _course(self, draw: np.random.Generator, end: int) -> _Course:
-        if draw.random() >= self.composition.change:
+    def _course(self, draw: np.random.Generator, end: int, soon: bool) -> _Course:
+        if not soon and draw.random() >= self.composition.change:
             return _Course([-self.spec.seconds], [end])
         before = NEUTRAL if end != NEUTRAL and draw.random() < 0.5 else int((end + draw.integers(1, 7)) % 7)
-        return _Course([-self.spec.seconds, draw.uniform(-self.spec.seconds + 0.2, -0.05)], [before, end])
+        return _Course([-self.spec.seconds, draw.uniform(-SOON_S if soon else -self.spec.seconds + 0.2, -0.05)], [before, end])
 
-    def _hear(self, draw: np.random.Generator, out: Sequence, label: int) -> _Course:
-        """Fills voice rows that end in `label` and gives their course. Tries again where too little is voiced."""
+    def _hear(self, draw: np.random.Generator, out: Sequence, ends: list[tuple[int, int]]) -> _Course:
+        """Fills voice rows that end at one of `ends`, talk and row, and gives their course. Tries again where too little is voiced."""
         while True:
-            t, row = self._ends[label][draw.integers(len(self._ends[label]))]
+            t, row = ends[draw.integers(len(ends))]
             talk: Talk = self.material.talks[t]
             first = max(row + 1 - self.spec.voice, 0)
             if (talk.rows[first:row + 1, voice.SPEECH] > 0.5).sum() * ROW_S >= LEAST_VOICED_S:
@@ -224,6 +255,14 @@ class Composer:
 def misread_shares(label: Ints, misread: npt.NDArray[np.bool_]) -> Floats:
     """Share (7,) of each emotion's items that their own network misreads."""
     return np.array([misread[label == k].mean() if (label == k).any() else 0 for k in range(len(EMOTIONS))], np.float32)
+
+
+def _since_change(label: Ints) -> Floats:
+    """Seconds (n,) since a talk's label last changed; infinite before its first change."""
+    rows = np.arange(len(label))
+    last = np.maximum.accumulate(np.where(np.diff(label, prepend=label[:1]) != 0, rows, -1))
+    since: Floats = np.where(last < 0, np.inf, (rows - last) * ROW_S).astype(np.float32)
+    return since
 
 
 def _speaking(heard: Sequence) -> tuple[Floats, Floats]:

@@ -1,7 +1,7 @@
 """What trained weights do on held-out data: `python -m models.live.evaluation mea` prints JSON. Test data is for the end, once.
 
 Each real corpus alone (faces, voices, texts), composed windows of every subset beside the product of the model's own unimodal
-posteriors, which composed windows make the ceiling, and what deleting a modality or shuffling time changes.
+posteriors, which composed windows make the ceiling, what deleting a modality or shuffling time changes, and how fast it follows a turn.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from models import metrics
 from models.calibration import Calibration, stated_prior
 from models.datasets import data_root, ferplus
 from models.engine import Engine, load
-from models.live import material
+from models.live import material, reaction
 from models.live.alone import corpora, texts
 from models.live.composed import SUBSETS, Composer, Composition, Truth
 from models.live.material import Floats, Ints, Material
@@ -40,6 +40,7 @@ def evaluate(
     composer = Composer(stock, engine.spec)
     return {
         "split": split, **alone(engine, stock, split), "composed": composed(engine, composer, windows), **probes(engine, composer, windows),
+        "reaction": {_name(subset): reaction.measure(engine, stock, subset) for subset in SUBSETS if subset[2]},
     }
 
 
@@ -83,7 +84,7 @@ def composed(engine: Engine, composer: Composer, windows: int) -> dict[str, Any]
         window, truth = composer.batch(windows, (4, k), subset)
         known = truth.class_weight > 0
         p, product = _fused_and_product(engine, equal, window, subset)
-        name = "+".join(m for m, here in zip(("text", "voice", "face"), subset, strict=True) if here)
+        name = _name(subset)
         out[name] = {"model": _soft(p, truth, known), "product": _soft(product, truth, known)}
         agree = known & (truth.classes.max(1) > 0.99)
         split = known & ~agree
@@ -129,6 +130,10 @@ def _fused_and_product(engine: Engine, equal: Calibration, window: Window, subse
             product += np.log(np.maximum(equal(single, here), 1e-6))
     product = np.exp(product - product.max(1, keepdims=True))
     return equal(logits, present), product / product.sum(1, keepdims=True)
+
+
+def _name(subset: tuple[int, ...]) -> str:
+    return "+".join(m for m, here in zip(Window._fields, subset, strict=True) if here)
 
 
 def _soft(p: Floats, truth: Truth, rows: np.ndarray) -> dict[str, float]:

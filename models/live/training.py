@@ -76,6 +76,8 @@ class LiveTraining:
     """Share of neutral in the prior that the engine assumes; that of conversations where it is not given."""
     lone_cap: float = 0.95
     """Most probability one emotion gets from one modality alone."""
+    soon: float = 0.3
+    """Odds that the state of a training window changes in its last second (`Composition.soon`)."""
     evidence: float = 0.3
     """Weight of the cross-entropy of each modality's own reading in the loss."""
     changes: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
@@ -136,7 +138,7 @@ class LiveTraining:
 
     def _composers(self, tell: material.Progress) -> tuple[Composer, Composer]:
         valid = Composer(material.load("valid", self.face, self.words, progress=tell))
-        truthful = Composition(as_misread=True, as_misheard=True, shares=SHARES)
+        truthful = Composition(as_misread=True, as_misheard=True, shares=SHARES, soon=self.soon)
         train = Composer(material.load("train", self.face, self.words, self.voice_copies, tell), composition=truthful)
         faces, texts = valid.material.faces, valid.material.texts
         train.misread = {"face": misread_shares(faces.label, faces.misread), "text": misread_shares(texts.label, texts.misread)}
