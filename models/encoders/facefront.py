@@ -14,25 +14,16 @@ MEMORY_S = 0.8
 """Where the memory of a face begins to learn: older frames count less by e each 0.8 s."""
 
 
-NOW_S = 0.15
-"""Where the newest frames' own average begins to learn."""
-
-
 class FaceReader(nn.Module):
-    """The network's own log-posteriors, averaged over time, as logits under equal priors; (B, T, 7) -> (B, 7).
+    """The network's own log-posteriors, averaged with weights that fade with age, as logits under equal priors; (B, T, 7) -> (B, 7).
 
     It begins as the plain rule of Bayes: log-posterior minus log-share of the emotion in the corpus. Few windows of rare emotions
     cannot teach a fusion model to contradict a network that has seen every picture.
-
-    A frame counts less the older it is, and the less its posteriors are like those of the newest frames (a bilateral filter in time;
-    Tomasi and Manduchi 1998, ICCV): by age alone a long memory is late after a change, and a short one restless while nothing changes.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.memory = nn.Parameter(torch.tensor([math.log(MEMORY_S)]))
-        self.now = nn.Parameter(torch.tensor([math.log(NOW_S)]))
-        self.likeness = nn.Parameter(torch.zeros(1))
         self.gain = nn.Parameter(torch.ones(1))
         self.bias = nn.Parameter(torch.zeros(len(EMOTIONS)))
 
@@ -47,12 +38,8 @@ class FaceReader(nn.Module):
 
     def read(self, x: Tensor, t: Tensor, mask: Tensor) -> Tensor:
         """Face rows x (B, T, 39), t (B, T) seconds before the window's end (none above 0), mask (B, T)."""
-        said, absent = x[..., -len(EMOTIONS):], (1 - mask) * BLOCKED
-        shares = said.exp()
-        newest = (t * torch.exp(-self.now) + absent).softmax(1).unsqueeze(1) @ shares
-        unlike = (shares - newest).square().sum(-1)
-        weights = (t * torch.exp(-self.memory) - unlike * self.likeness.exp() + absent).softmax(1)
-        pooled = (weights.unsqueeze(1) @ said).squeeze(1)
+        weights = (t * torch.exp(-self.memory) + (1 - mask) * BLOCKED).softmax(1)
+        pooled = (weights.unsqueeze(1) @ x[..., -len(EMOTIONS):]).squeeze(1)
         logits: Tensor = (self.gain * pooled + self.bias) * any_row(mask).unsqueeze(-1)
         return logits
 

@@ -112,7 +112,7 @@ def _reaction(found: Mapping[str, Any]) -> str:
     lines = [
         "How fast a turn is followed (`models/live/reaction.py`: composed turns from any emotion to any other, the engine's own prior,\n"
         "windows ten times a second): ms from the instant the face has turned half its way, in the mean, to the first window that\n"
-        "names the new emotion; how many name it in time, in percent; and changes of the top in the second before, when nothing changes.", "",
+        "names the new emotion; how many name it in time, in percent; and changes of the top in the second before, where nothing does.", "",
         "| present | median, ms | within 300 ms | 450 ms | 1250 ms | changes a second before |", "|---" * 6 + "|",
     ]
     for name, row in found.items():

@@ -76,7 +76,7 @@ class LiveTraining:
     """Share of neutral in the prior that the engine assumes; that of conversations where it is not given."""
     lone_cap: float = 0.95
     """Most probability one emotion gets from one modality alone."""
-    soon: float = 0.3
+    soon: float = 0.4
     """Odds that the state of a training window changes in its last second (`Composition.soon`)."""
     evidence: float = 0.3
     """Weight of the cross-entropy of each modality's own reading in the loss."""
