@@ -90,6 +90,9 @@ class MEAConfig(FusionConfig):
     reversal: float = 1.0
     reversal_ramp: bool = False
     """The reversal grows from 0 to `reversal` in training, as Ganin and Lempitsky's."""
+    normalise_discriminated: bool = False
+    """Discriminators see h at a length of the root of its width. As it is, the reversed gradient can win by making h^a longer, without end:
+    some trainings did not come back from there."""
     without: tuple[str, ...] = ()
     """The paper's other ablations. That of PSA is psa_layers = 0, of HCA hca_layers = 0, of the prediction chain mu = 0 and psa_mix
     "logits"."""
@@ -115,7 +118,7 @@ class MEAConfig(FusionConfig):
         as the prediction chain needs (card: what more of them cost and give)."""
         live = cls(
             psa_layers=2, hca_layers=1, heads=4, temporal="conv", time="seconds", front="patches", strides=(1, 8, 8), ffn=2,
-            self_loops=True, pool="attention", wal_scale="count", evidence=True, dropout_in=0.1,
+            self_loops=True, pool="attention", wal_scale="count", normalise_discriminated=True, evidence=True, dropout_in=0.1,
         )
         return replace(live, **changes)
 
@@ -246,10 +249,11 @@ class MEA(FusionModel):
         both = {"exclusive": h_e, "agnostic": h_a}
         fused = torch.cat([self._fuse(both[branch], present, branch) for branch in self.branches], -1)
         output, own = self.conclude(self.head(fused), both[self.branches[0]].unbind(1), psi, streams, present)
+        judged_e, judged_a = (functional.normalize(h, dim=-1) * c.d_h ** 0.5 if c.normalise_discriminated else h for h in (h_e, h_a))
         aux = Aux(
-            present, h_e, h_a, self._kept("exclusive", self.discriminate_modality(h_e)),
-            self._kept("agnostic", self.discriminate_modality(reverse_gradient(h_a, self.reversal))),
-            self.discriminate_importance(h_a.detach()), own,
+            present, h_e, h_a, self._kept("exclusive", self.discriminate_modality(judged_e)),
+            self._kept("agnostic", self.discriminate_modality(reverse_gradient(judged_a, self.reversal))),
+            self.discriminate_importance(judged_a.detach()), own,
         )
         return output, aux
 

@@ -35,7 +35,7 @@ OPTIONS = [
     {"psa_mix": "literal"}, {"psa_mix": "logits"}, {"psa_mix": "convex"}, {"wal": "lowrank"}, {"wal_scale": "count"}, {"self_loops": True},
     {"pool": "last"}, {"pool": "attention"}, {"temporal": "conv"}, {"time": "seconds"}, {"front": "patches", "strides": (1, 4, 4)},
     {"evidence": True}, {"heads": 8, "psa_layers": 1, "hca_layers": 1}, {"psa_previous": "attention"}, {"scale": "model"}, {"wal": "none"},
-    {"discriminator": "linear"}, {"reversal_ramp": True}, {"graph": "concat"}, {"graph": "add"}, {"graph": "multiply"},
+    {"discriminator": "linear"}, {"normalise_discriminated": True}, {"reversal_ramp": True}, {"graph": "concat"}, {"graph": "add"}, {"graph": "multiply"},
     {"without": ("exclusive",)}, {"without": ("agnostic",)}, {"without": ("mixed",)}, {"without": ("coarse",)}, {"without": ("fine",)},
     {"psa_layers": 0}, {"hca_layers": 0},
 ]
@@ -82,6 +82,19 @@ def test_the_reversal_grows_where_it_is_told_to() -> None:
     still = model(PAPER)
     still.progress(0.0)
     assert still.reversal == 1.0
+
+
+def test_length_tells_discriminators_nothing_where_they_are_told_so() -> None:
+    for bounded in (True, False):
+        mea = model(replace(LIVE, normalise_discriminated=bounded))
+        before = mea.study(*windows())[1]
+        with torch.no_grad():
+            for parameter in mea.agnostic[2].parameters():
+                parameter *= 1000
+        after = mea.study(*windows())[1]
+        assert after.agnostic.norm() > 500 * before.agnostic.norm()
+        for a, b in ((before.importance, after.importance), (before.discriminated_agnostic, after.discriminated_agnostic)):
+            assert torch.allclose(a, b, atol=1e-4) == bounded
 
 
 def test_table_1() -> None:
