@@ -35,7 +35,8 @@ OPTIONS = [
     {"psa_mix": "literal"}, {"psa_mix": "logits"}, {"psa_mix": "convex"}, {"wal": "lowrank"}, {"wal_scale": "count"}, {"self_loops": True},
     {"pool": "last"}, {"pool": "attention"}, {"temporal": "conv"}, {"time": "seconds"}, {"front": "patches", "strides": (1, 4, 4)},
     {"evidence": True}, {"heads": 8, "psa_layers": 1, "hca_layers": 1}, {"psa_previous": "attention"}, {"scale": "model"}, {"wal": "none"},
-    {"discriminator": "linear"}, {"normalise_discriminated": True}, {"reversal_ramp": True}, {"graph": "concat"}, {"graph": "add"}, {"graph": "multiply"},
+    {"discriminator": "linear"}, {"normalise_discriminated": True}, {"reversal_ramp": True},
+    {"graph": "concat"}, {"graph": "add"}, {"graph": "multiply"},
     {"without": ("exclusive",)}, {"without": ("agnostic",)}, {"without": ("mixed",)}, {"without": ("coarse",)}, {"without": ("fine",)},
     {"psa_layers": 0}, {"hca_layers": 0},
 ]
