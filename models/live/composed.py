@@ -29,7 +29,9 @@ AFFECT_MEANS = np.array(
 ONSET_S = 0.5
 """How long after a change the target still holds some of the old state."""
 SOON_S = 1.0
+"""How long before a window's end `Composition.soon` has a change at most."""
 SAME_S = 0.1
+"""A talk that changed this close to the asked time is taken for a turn then."""
 ROW_S = voice.HOP / voice.SAMPLE_RATE
 LEAST_VOICED_S = 0.5
 """Less speech than this in a window: voice is absent."""
