@@ -75,7 +75,7 @@ def test_alignment_of_a_point_is_refused() -> None:
         facegeometry.alignment(np.zeros((468, 3), np.float32))
 
 
-@pytest.mark.parametrize("ratio", [0.6, 1.7, 3.0])
+@pytest.mark.parametrize("ratio", [0.6, 1.7, 3.0, 8.0])
 def test_crop_is_the_same_at_every_resolution(portrait: np.ndarray, landmarks: np.ndarray, ratio: float) -> None:
     grey = _grey(portrait)
     kind = cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC
@@ -85,6 +85,21 @@ def test_crop_is_the_same_at_every_resolution(portrait: np.ndarray, landmarks: n
     other = facegeometry.crop(resized, facegeometry.alignment(_moved(landmarks, matrix))).astype(int)
     assert np.abs(one - other).mean() < 2.0
     assert one.std() > 30  # A face, not a flat patch.
+
+
+@pytest.mark.parametrize("cut", [0, 1, 5, 8])
+def test_a_face_cut_by_the_edge_stays_in_its_place(portrait: np.ndarray, landmarks: np.ndarray, cut: int) -> None:
+    """Where a fine picture is shrunk in blocks too, and its sides are no multiple of them."""
+    large = np.asarray(cv2.resize(_grey(portrait), None, fx=5, fy=5, interpolation=cv2.INTER_CUBIC), np.uint8)
+    points = _moved(landmarks, np.array([[5.0, 0, 2], [0, 5.0, 2]]))
+    right, lower = int(points[291, 0]) - cut, int(points[152, 1]) - cut
+    inside = np.ascontiguousarray(large[:lower, :right])
+    transform = facegeometry.alignment(points)
+    assert 1 / np.hypot(*transform[:, 0]) > 4 * facegeometry.FINEST
+    seen = cv2.erode(cv2.warpAffine(np.full_like(inside, 255), transform, (48, 48)), np.ones((5, 5), np.uint8)) == 255
+    assert 0.3 < seen.mean() < 0.9
+    one, whole = (facegeometry.crop(picture, transform).astype(int) for picture in (inside, large))
+    assert np.abs(one - whole)[seen].mean() < 0.5 and np.abs(one - whole)[seen].max() < 12
 
 
 def test_crop_does_not_see_the_tilt_of_the_head(portrait: np.ndarray, landmarks: np.ndarray) -> None:

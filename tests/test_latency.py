@@ -152,6 +152,7 @@ def test_a_short_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     figures = json.loads(out.read_text())
     condition, = figures["conditions"]
     rows = condition["figures_ms"]
+    assert 0 < figures["machine"]["face_mesh_ms"] < 1000
     # A busy machine skips provisionals and says so, never a final.
     skipped = condition["provisionals_closed_by"][0]["skipped"]
     assert rows["window end to provisional, aware"]["n"] + skipped == rows["window end to final, aware"]["n"] >= 25 > 2 * skipped
@@ -166,6 +167,7 @@ def test_a_short_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     capsys.readouterr()
     assert latency.main(["--show", str(out), "--compare", str(out)]) == 0
     shown = capsys.readouterr().out
+    assert "beside" in shown and "times what Face Mesh alone takes here" in shown
     assert "ratio" in shown and "| word spoken → committed here |" in shown
     assert latency.main([*arguments, "--", "--model", str(tmp_path / "nowhere.safetensors")]) == 1
     assert "nowhere.safetensors" in capsys.readouterr().err

@@ -106,9 +106,10 @@ def test_a_card_gets_its_figures() -> None:
     alone = {"model": fused, "product": fused, "neutral_heavy_calibration_error": 0.125}
     first = {**found, "composed": dict.fromkeys((*livecard.LONE, *livecard.SUBSETS), alone)}
     better = {"model": {**fused, "accuracy": 0.75}, "product": fused, "neutral_heavy_calibration_error": 0.125}
-    table = livecard.seeds({"1": first, "0": {**first, "composed": {**first["composed"], "text+face": better}}})
+    table = livecard.seeds({"1": first, "0": {**first, "composed": {**first["composed"], "text+face": better}}}, "1")
     assert "| EmoBank valence, r | 62.5 ± 0.0 | 62.5 |" in table
     assert "| composed, text+face: accuracy; gain | 68.8 ± 8.8; 6.2 ± 8.8 | 62.5; 0.0 |" in table
+    assert livecard.shipped("mea") in "012"
 
 
 def test_any_model_of_the_registry_is_trained_or_refused(toy: Callable[[LiveTraining], FusionModel], tmp_path: Path) -> None:

@@ -7,7 +7,8 @@
     tools/bench_latency --show latency.json                   no run: a file's figures
 
 Each condition (everything, without transcriber, face alone) runs as often as asked, in an order shuffled by the seed, so that a
-machine that has other work does not favour one of them; a first run of each is thrown away (caches).
+machine that has other work does not favour one of them; a first run of each is thrown away (caches). Machines are compared by
+MediaPipe's Face Mesh alone, timed on the built-in clip before the runs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import random
 import signal
 import statistics
 import sys
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import latency_show
 from latency_figures import Samples, Truth, closed_by, rhythm, samples, spread
 from latency_session import ROOT, Capture, SessionFailed, record
+
+from models.perception.facemesh import FaceMesh
+from stream.capture.video import FileVideo
 
 CLIP = ROOT / "stream" / "assets" / "sample.mp4"
 CONDITIONS = {"everything": (), "without transcriber": ("--transcriber", "none"), "face alone": ("--microphone", "none")}
@@ -58,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     jobs = [(clip, condition) for clip in clips for condition in options.condition or CONDITIONS]
     order = [job for _ in range(options.runs) for job in random.Random(options.seed).sample(jobs, len(jobs))]
     captures: dict[tuple[Path, str], list[Capture]] = defaultdict(list)
-    load = os.getloadavg()[0]
+    machine = _machine()
     try:
         for clip, condition in jobs * options.warm_up:
             _record(clip, condition, options.run, "warm-up")
@@ -68,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"bench_latency: {error}", file=sys.stderr)
         return 1
     figures = {
-        "version": 1, "machine": _machine(load), "runs": options.runs, "warm_up": options.warm_up, "seed": options.seed,
+        "version": 1, "machine": machine, "runs": options.runs, "warm_up": options.warm_up, "seed": options.seed,
         "options": options.run,
         "conditions": [_condition(clip, condition, captures[clip, condition]) for clip, condition in jobs],
     }
@@ -114,12 +119,24 @@ def _mean(tables: list[dict[str, float]]) -> dict[str, float]:
     return {name: round(statistics.fmean(table[name] for table in tables), 1) for name in tables[0]}
 
 
-def _machine(load: float) -> dict[str, Any]:
+def _machine() -> dict[str, Any]:
+    load = os.getloadavg()[0]
     known = Path("/proc/cpuinfo")
     lines = known.read_text().splitlines() if known.exists() else []
     cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
     return {"cpu": cpu, "cores": os.cpu_count(), "load_before": round(load, 2), "python": platform.python_version(),
-            "system": platform.platform()}
+            "system": platform.platform(), "face_mesh_ms": round(_mesh_alone(), 2)}
+
+
+def _mesh_alone() -> float:
+    """Median ms of Face Mesh on one picture after the other of the built-in clip: a yardstick of this machine on this day."""
+    mesh, times = FaceMesh(), []
+    for shot in FileVideo(str(CLIP)):
+        began = time.perf_counter()
+        mesh(shot.picture, shot.stamp)
+        times.append(1000 * (time.perf_counter() - began))
+    mesh.close()
+    return statistics.median(times)
 
 
 if __name__ == "__main__":

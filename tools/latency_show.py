@@ -17,8 +17,9 @@ def table(figures: dict[str, Any], other: dict[str, Any] | None = None, console:
     """Prints every figure of every condition; with those of another run beside and their ratio."""
     console = console or Console(width=140)
     machine = figures["machine"]
-    console.print(f"{machine['cpu']}, {machine['cores']} cores, load before {machine['load_before']}; "
-                  f"{figures['runs']} runs after {figures['warm_up']} to warm up")
+    console.print(f"{_described(machine)}; {figures['runs']} runs after {figures['warm_up']} to warm up")
+    if other:
+        console.print(f"beside {_described(other['machine'])}")
     for condition in figures["conditions"]:
         before = _counterpart(condition, other)
         shown = Table(title=_title(condition), title_justify="left")
@@ -36,10 +37,19 @@ def table(figures: dict[str, Any], other: dict[str, Any] | None = None, console:
         console.print(shown)
         console.print(f"start to first result {condition['first_result_s']} s; results {condition['rhythm']}; "
                       f"provisionals closed by {condition['provisionals_closed_by']}; lost {condition['lost']}")
+        frame, mesh = condition["figures_ms"].get("face grabbed to features"), machine.get("face_mesh_ms")
+        if frame and mesh:
+            console.print(f"frame grabbed to features: {frame['p50'] / mesh:.1f} times what Face Mesh alone takes here")
         cpu, memory = condition["cpu_percent"], condition["memory_mb"]
         whole = sum(share for name, share in cpu.items() if name != "transcriber")
         console.print("CPU % of one core and memory MB: " + ", ".join(f"{name} {cpu[name]:.0f} {memory[name]:.0f}" for name in cpu)
                       + f"; all but the transcriber {whole:.0f} %\n")
+
+
+def _described(machine: dict[str, Any]) -> str:
+    mesh = machine.get("face_mesh_ms")
+    return (f"{machine['cpu']}, {machine['cores']} cores, load before {machine['load_before']}"
+            + (f", Face Mesh alone {_number(mesh)} ms" if mesh else ""))
 
 
 HEADLINES = {

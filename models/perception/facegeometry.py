@@ -29,11 +29,16 @@ SMOOTHING = 0.35
 
 SUPERSAMPLING = 4
 
+FINEST = 2
+"""Picture pixels to a crop pixel, at least, that are left of a fine picture before it is blurred: what is larger is first shrunk
+by a whole number (block means), since a blur that wide over all its pixels costs as much as the rest of the crop."""
+
 RECIPE = {
     "side": CROP,
     "anchors": ANCHORS,
     "smoothing": SMOOTHING,
     "supersampling": SUPERSAMPLING,
+    "finest": FINEST,
     "fit": "similarity of eye corners and nose base",
 }
 """All that decides a crop's pixels, for the feature hash."""
@@ -87,25 +92,31 @@ def centred(height: int, width: int) -> npt.NDArray[np.float64]:
 def crop(picture: npt.NDArray[np.uint8], transform: npt.NDArray[np.float64]) -> Grey:
     """Aligned grey crop (48, 48) uint8 of a picture, grey (H, W) or RGB (H, W, 3), equally sharp whatever the size of the face.
 
-    Pictures finer than the crop are first blurred to the training resolution, then sampled four times finer than the crop
-    and averaged over its pixels. Beyond the picture its edge is repeated.
+    Pictures finer than the crop are first shrunk and blurred to the training resolution, then sampled four times finer than the
+    crop and averaged over its pixels. Beyond the picture its edge is repeated (of a shrunk one the outermost blocks).
     """
     scale = float(np.hypot(transform[0, 0], transform[1, 0]))
+    finer = 1.0 / scale
+    height, width = picture.shape[:2]
+    block = max(1, min(int(finer / FINEST), height, width))
     corners = np.array([[-4, -4], [CROP + 4, -4], [CROP + 4, CROP + 4], [-4, CROP + 4]], np.float64)
     inverse = cv2.invertAffineTransform(transform)
     reach = corners @ inverse[:, :2].T + inverse[:, 2]
-    height, width = picture.shape[:2]
-    x0, y0 = np.clip(np.floor(reach.min(0)).astype(int), 0, [width - 1, height - 1])
-    x1, y1 = np.clip(np.ceil(reach.max(0)).astype(int) + 1, [x0 + 1, y0 + 1], [width, height])
-    region = picture[y0:y1, x0:x1]
+    x0, y0 = np.clip(np.floor(reach.min(0)).astype(int), 0, [width - block, height - block])
+    columns, rows = np.ceil((reach.max(0) + 1 - [x0, y0]) / block).astype(int)
+    # Whole blocks only: at the right and lower edge what does not fill one is left out.
+    columns, rows = np.clip([columns, rows], 1, [(width - x0) // block, (height - y0) // block])
+    region = picture[y0 : y0 + rows * block, x0 : x0 + columns * block]
     if region.ndim == 3:
         region = np.asarray(cv2.cvtColor(region, cv2.COLOR_RGB2GRAY), np.uint8)
-    finer = 1.0 / scale
+    if block > 1:
+        region = np.asarray(cv2.resize(region, (int(columns), int(rows)), interpolation=cv2.INTER_AREA), np.uint8)
     if finer > 1.0:
-        sigma = SMOOTHING * float(np.sqrt(finer**2 - 1.0))
-        region = np.asarray(cv2.GaussianBlur(region, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), np.uint8)
-    moved = transform.copy()
-    moved[:, 2] += transform[:, :2] @ np.array([x0, y0], np.float64)
+        # A block of n pixels has a variance of (n^2 - 1) / 12 of its own; SMOOTHING leaves more than that for the blur at any size.
+        variance = SMOOTHING**2 * (finer**2 - 1.0) - (block**2 - 1) / 12
+        region = np.asarray(cv2.GaussianBlur(region, (0, 0), math.sqrt(variance) / block, borderType=cv2.BORDER_REPLICATE), np.uint8)
+    # From the pixels of the region, whose centres lie in the middle of their blocks, to the crop's.
+    moved = np.column_stack([transform[:, :2] * block, transform[:, 2] + transform[:, :2] @ (np.array([x0, y0]) + (block - 1) / 2)])
     # Pixel centres of the finer grid sit at (i + 0.5) / 4 - 0.5 crop pixels.
     moved *= SUPERSAMPLING
     moved[:, 2] += (SUPERSAMPLING - 1) / 2
