@@ -63,7 +63,7 @@ def main() -> int:
                 RESULTS.write_text(json.dumps(kept) + "\n")
     for model in asked.models:
         if kept.get(model):
-            print(f"{model}\n\n{card.seeds(kept[model], card.shipped(model) if model in SHIPPED else None)}\n")
+            print(f"{model}\n\n{card.seeds(kept[model], card.shipped(model) if model in SHIPPED else '')}\n")
     return 0
 
 

@@ -125,14 +125,14 @@ def shipped(name: str) -> str:
     return str(json.loads(weights.load(name)[1]["training"])["seed"])
 
 
-def seeds(found: Mapping[str, Mapping[str, Any]], chosen: str | None) -> str:
-    """Markdown table of the main figures in percent: mean and deviation over seeds, beside those of the `chosen` one, if any."""
+def seeds(found: Mapping[str, Mapping[str, Any]], chosen: str) -> str:
+    """Markdown table of the main figures in percent: mean and deviation over seeds, beside those of the `chosen` one, if it is there."""
     lines = [f"| test figure, % | seeds {', '.join(sorted(found))} | shipped |", "|---|---|---|"]
     for name, parts in SEED_ROWS:
         values = [[100 * _at(one, part) for part in parts] for one in found.values()]
         cells = [f"{statistics.fmean(column):.1f}" + (f" ± {statistics.stdev(column):.1f}" if len(column) > 1 else "")
                  for column in zip(*values, strict=True)]
-        own = [f"{100 * _at(found[chosen], part):.1f}" for part in parts] if chosen is not None and chosen in found else []
+        own = [f"{100 * _at(found[chosen], part):.1f}" for part in parts] if chosen in found else []
         lines.append(f"| {name} | {'; '.join(cells)} | {'; '.join(own)} |")
     return "\n".join(lines)
 

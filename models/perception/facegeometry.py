@@ -31,7 +31,7 @@ SUPERSAMPLING = 4
 
 FINEST = 2
 """Picture pixels to a crop pixel, at least, that are left of a fine picture before it is blurred: what is larger is first shrunk
-by a whole number (block means), since a blur that wide over all its pixels costs as much as the rest of the crop."""
+by a whole number (block means), since of a large face a blur over all its pixels is most of the cost."""
 
 RECIPE = {
     "side": CROP,
