@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import sys
 import threading
 import time
@@ -18,7 +20,7 @@ from models.perception.face import FACE
 from models.perception.voice import VOICE
 from models.perception.words import WORDS
 from models.window import WindowSpec
-from stream.bus import Bus, Connection
+from stream.bus import Address, Bus, Connection
 from stream.protocol import Affect, Face, Voice, Words, decode
 
 
@@ -61,6 +63,7 @@ class Listener:
         self._thread.join()
 
     def _listen(self, address: str) -> None:
+        self._await(Address.parse(address))
         bus = Bus(address)
         bus.subscribe(*self.heard)
         while not self._stop.is_set():
@@ -68,6 +71,12 @@ class Listener:
                 received = decode(frames)
                 self.heard[getattr(received.message, "stream", "status")].append((received.message, bytes(received.payload)))
         bus.close(0)
+
+    def _await(self, hub: Address) -> None:
+        """Until it is there: who dials earlier dials again ever more seldom, and may miss two seconds of a session played fast."""
+        while not self._stop.wait(0.02):
+            with contextlib.suppress(OSError), socket.create_connection((hub.host, hub.port), 0.5):
+                return
 
     def wait(self, done: Callable[[Listener], bool], timeout: float = 120.0) -> None:
         """Until `done`; fails with what the workers said last."""
