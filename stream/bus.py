@@ -111,7 +111,8 @@ def open_socket(context: zmq.Context[Any], kind: int, high_water: int = HIGH_WAT
     if kind in (zmq.PUB, zmq.SUB):
         # A peer that vanished without a word (cable, suspend) is noticed and dialled again.
         socket.heartbeat_ivl, socket.heartbeat_timeout = 2000, 10000
-        socket.reconnect_ivl, socket.reconnect_ivl_max = 100, 2000
+        # Whoever dials before the hub is there must not miss the beginning of a session by waiting ever longer.
+        socket.reconnect_ivl, socket.reconnect_ivl_max = 100, 400
     return socket
 
 

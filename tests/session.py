@@ -73,7 +73,7 @@ class Listener:
         bus.close(0)
 
     def _await(self, hub: Address) -> None:
-        """Until it is there: who dials earlier dials again ever more seldom, and may miss two seconds of a session played fast."""
+        """Until it is there: who dials earlier dials again only every 0.4 s, and may miss the first messages of a session played fast."""
         while not self._stop.wait(0.02):
             with contextlib.suppress(OSError), socket.create_connection((hub.host, hub.port), 0.5):
                 return

@@ -88,13 +88,10 @@ def test_as_fast_as_possible_gives_the_same_features_and_finals(
     captured: tuple[dict, Listener], weights: Path, tmp_path: Path,  # type: ignore[type-arg]
 ) -> None:
     (live, there), (fast, here) = captured, run(weights, tmp_path / "out.json", "--speed", "max")
-    # Whoever listens from outside is not waited for: on a busy machine it may come in after the first messages.
-    for heard, other, least in (
-        (here.arrays("face"), there.arrays("face"), 400), (here.rows("voice"), there.rows("voice"), 700 * 4 * 44),
-        (here.words(), there.words(), 20), (here.finals(), there.finals(), WINDOWS - 10),
-    ):
-        both = min(len(heard), len(other))
-        assert both > least and heard[-both:] == other[-both:]
+    assert here.arrays("face") == there.arrays("face") and len(here.arrays("face")) > 450
+    assert here.rows("voice") == there.rows("voice") and len(here.rows("voice")) > 750 * 4 * 44
+    assert here.words() == there.words() and len(here.words()) > 20
+    assert here.finals() == there.finals() and len(here.finals()) == WINDOWS
     keys = ("t", "top", "probabilities", "valence", "arousal", "weights", "present", "samples")
     assert [[line[key] for key in keys] for line in finals(fast)] == [[line[key] for key in keys] for line in finals(live)]
     assert fast["words"] == live["words"]
