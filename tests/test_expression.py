@@ -14,7 +14,7 @@ from models import weights as shipped
 from models.datasets import DataMissing
 from models.emotions import EMOTIONS
 from models.perception.face import DIM, FACE, FaceEncoder, FacePerception, features
-from models.perception.facenet import EMBEDDING, graph
+from models.perception.facenet import EMBEDDING, WEIGHT_LEVELS, graph, ranges
 
 SHARED = Path(os.environ.get("AFFECT_DATA", Path(__file__).parents[2] / "shared"))
 SECOND = 1_000_000_000
@@ -58,7 +58,7 @@ def random_weights(random_net: object, tmp_path_factory: pytest.TempPathFactory)
     from models.encoders.face import save
 
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    save(random_net, path, {})  # type: ignore[arg-type]
+    save(random_net, path, {}, _crops(20))  # type: ignore[arg-type]
     return path
 
 
@@ -86,6 +86,35 @@ def test_graph_equals_torch(random_net: object) -> None:
     assert (pair[0] - pair[1]).abs().max() > 1e-3  # Nor blind to which side is which before the mean is taken.
 
 
+@needs_weights
+def test_whole_numbers_stay_near_floating_point(tmp_path: Path) -> None:
+    import onnx
+    import onnxruntime
+
+    arrays, metadata = shipped.load("face")
+    layers = json.loads(metadata["layers"])
+    coarse = np.random.default_rng(1).integers(0, 256, (60, 5, 5), np.uint8)  # Noise would look all alike to the network.
+    crops = np.stack([np.asarray(cv2.resize(one, (48, 48), interpolation=cv2.INTER_CUBIC), np.uint8) for one in coarse])
+    bounds = ranges(arrays, layers, crops[20:])
+    assert bounds.keys() == {name for name in arrays if name.endswith(".range")}
+    assert all(low <= 0 <= high for low, high in bounds.values()) and bounds["stem.range"][0] == 0 > bounds["pooled.range"][0]
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "optimised.onnx"), 3
+    whole = onnxruntime.InferenceSession(graph(arrays | bounds, layers), options, providers=["CPUExecutionProvider"])
+    floating = {name: array for name, array in arrays.items() if name not in bounds}
+    plain = onnxruntime.InferenceSession(graph(floating, layers), providers=["CPUExecutionProvider"])
+    unseen = crops[:20, None].astype(np.float32)
+    rows, exact = (np.concatenate([session.run(None, {"crops": crop[None]})[0] for crop in unseen]) for session in (whole, plain))
+    assert 0 < np.abs(rows - exact).mean() < 0.15 * exact.std(0).mean()
+
+    made = onnx.load(tmp_path / "optimised.onnx").graph
+    kinds = [node.op_type for node in made.node]
+    assert kinds.count("QLinearConv") == len(layers) + 1 and "Conv" not in kinds and "Relu" not in kinds
+    weights = [onnx.numpy_helper.to_array(array) for array in made.initializer if array.name.endswith("weight.whole")]
+    assert len(weights) == len(layers) + 1 and max(int(np.abs(array.astype(int)).max()) for array in weights) == WEIGHT_LEVELS
+
+
 def test_rows_do_not_depend_on_their_neighbours(random_weights: Path) -> None:
     encoder = FaceEncoder(random_weights)
     crops = _crops(4)
@@ -106,7 +135,7 @@ def test_hash_tells_weights_apart(random_net: object, random_weights: Path, tmp_
     from models.encoders.face import save
 
     other = tmp_path / "other.safetensors"
-    save(random_net, other, {"seed": "1"})  # type: ignore[arg-type]
+    save(random_net, other, {"seed": "1"}, _crops(20))  # type: ignore[arg-type]
     assert features(random_weights).hash == FaceEncoder(random_weights).features.hash
     assert len({features(random_weights).hash, features(other).hash, features(tmp_path / "none.safetensors").hash}) == 3
     assert FACE.dim == 39 and FACE.rate_hz == 30 and len(FACE.recipe["columns"]) == 39
