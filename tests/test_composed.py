@@ -78,6 +78,19 @@ def test_target_is_the_state_at_the_end(material: Material) -> None:
     assert (truth.classes.max(1) < 0.999).any(), "a change just before the end leaves a mixed target"
 
 
+def test_a_target_turns_within_the_onset(material: Material) -> None:
+    soon = replace(CLEAN, soon=1.0, subsets=(0, 0, 1, 0, 0, 0, 0))
+    shares = []
+    for onset in (0.25, 0.5):
+        _, truth = Composer(material, composition=replace(soon, onset=onset)).batch(300, 0)
+        assert np.allclose(truth.classes.sum(1), 1)
+        shares.append(truth.classes.max(1))
+    # Changes come evenly within the last second: of those in the last `onset` seconds the target still holds some of what was.
+    assert [(share < 1).mean() for share in shares] == pytest.approx([0.2 / 0.95, 0.45 / 0.95], abs=0.06)
+    quick, slow = shares
+    assert (quick[slow == 1] == 1).all() and (quick < 1).any()
+
+
 def test_balanced_and_changing(material: Material) -> None:
     window, truth = Composer(material, composition=CLEAN).batch(700, 2, (0, 0, 1))
     share = np.bincount(truth.classes.argmax(1), minlength=7) / 700
@@ -106,7 +119,7 @@ def test_a_quiet_channel_does_not_change_what_is_shown(material: Material) -> No
 
 def test_changes_come_soon_as_often_as_told(material: Material) -> None:
     for subset in ((0, 0, 1), (0, 1, 1)):
-        composer = Composer(material, composition=replace(CLEAN, soon=1.0))
+        composer = Composer(material, composition=replace(CLEAN, soon=1.0, onset=0.5))
         window, truth = composer.batch(60, 9, subset)
         mixed = (truth.classes.max(1) < 0.999).mean()
         assert 0.3 < mixed < 0.7, "half of the changes lie in the half second in which the target moves"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -79,6 +80,21 @@ def test_onnx_computes_what_eager_computes(name: str, tmp_path: Path) -> None:
     for k in range(24):
         one = [array[k:k + 1] for array in draw]
         assert program.difference(eager(one), compiled(one)) <= onnx.PARITY
+
+
+def test_denormal_numbers_count_as_zero() -> None:
+    """They take many times as long on some processors. In a process of its own: what is tested outlives the program."""
+    code = """
+import numpy as np, onnx
+from onnx import helper
+from models.runtime.onnx import Onnx
+values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in "xy"]
+graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "twice", values[:1], values[1:])
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
+print(Onnx(model, 1)([np.array([1e-39, 1e-30], np.float32)])[0].tolist())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert json.loads(done.stdout) == [0.0, pytest.approx(2e-30)]
 
 
 def test_windows_in_a_batch_are_as_they_are_alone(late: Path) -> None:

@@ -26,8 +26,6 @@ AFFECT_MEANS = np.array(
     [[0, 0], [0.81, 0.51], [-0.63, -0.27], [-0.51, 0.59], [-0.64, 0.60], [-0.60, 0.35], [0.40, 0.67]], np.float32
 )
 """Valence and arousal of each emotion: the means of Russell and Mehrabian 1977 (J. Research in Personality 11), neutral at zero."""
-ONSET_S = 0.5
-"""How long after a change the target still holds some of the old state."""
 SOON_S = 1.0
 """How long before a window's end `Composition.soon` has a change at most."""
 SAME_S = 0.1
@@ -51,6 +49,8 @@ class Composition:
     soon: float = 0.0
     """Odds that it changes in the window's last second, wherever else it might have. A result that must follow a change at once is
     decided there, and changes at any time of four seconds seldom lie there."""
+    onset: float = 0.5
+    """How long after a change the target still holds some of the old state, in falling shares."""
     conflict: float = 0.2
     """Odds, with two or more modalities, that one shows another emotion; the target is then shared by head count."""
     quiet: tuple[float, float, float] = (0.55, 0.55, 0.15)
@@ -99,10 +99,10 @@ class _Course:
     begin: list[float]
     label: list[int]
 
-    def at_end(self) -> Floats:
-        """Soft label (7,) at the window's end."""
+    def at_end(self, onset: float) -> Floats:
+        """Soft label (7,) at the window's end; a change takes `onset` seconds."""
         soft = np.zeros(len(EMOTIONS), np.float32)
-        share = min(-self.begin[-1] / ONSET_S, 1.0)
+        share = min(-self.begin[-1] / onset, 1.0)
         soft[self.label[-1]] += share
         soft[self.label[max(len(self.label) - 2, 0)]] += 1 - share
         return soft
@@ -184,7 +184,7 @@ class Composer:
             self.play.act(draw, out[2], shown.begin, shown.label, speaking, draw.uniform(*c.face_lag), self.misread.get("face"))
         if here["text"]:
             self._speak(draw, out[0], _Course([-self.spec.seconds], [stray["text"]]) if "text" in stray else course)
-        classes = course.at_end()
+        classes = course.at_end(c.onset)
         if odd is not None:
             strange = np.eye(7, dtype=np.float32)[other]
             classes = (classes * (sum(subset) - 1) + strange) / sum(subset)

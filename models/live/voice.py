@@ -54,7 +54,7 @@ class VoiceTraining:
 
         It needs neither face nor word weights, so it is kept in `cache_root()` for the next run that asks for the same.
         """
-        own = [asdict(self), STRIDE, VOICE.hash, material.RECIPE, Path(voice_encoder.__file__).read_text()]
+        own = [asdict(self), STRIDE, VOICE.hash, material.RECIPE, asdict(Composition()), Path(voice_encoder.__file__).read_text()]
         path = cache_root() / f"voice-front-{hashlib.sha256(json.dumps(own).encode()).hexdigest()[:16]}.safetensors"
         net = VoiceFront(stride=STRIDE)
         if not path.is_file():

@@ -28,7 +28,7 @@ def missing() -> str:
 
 
 class Onnx:
-    """A compiled program; takes and gives `batch` windows."""
+    """A compiled program; takes and gives `batch` windows. The thread that opens one counts denormal numbers as zero from then on."""
 
     def __init__(self, data: bytes, batch: int) -> None:
         import onnxruntime
@@ -36,11 +36,13 @@ class Onnx:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # Attention to what is masked underflows into denormal numbers, on which Intel's processors take a hundred times as long: an
-        # eighth of a window. ONNX Runtime sets this for the thread that opens the session, and so for the threads it starts.
+        # Attention to what is masked underflows into denormal numbers, on which Intel's processors take many times as long (a softmax of
+        # MEA's ten times): in all an eighth of a window.
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
         self.batch = batch
-        self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        # A product and a sum for each linear layer; made one, they would need two reshapes besides, and a twenty-fifth more time.
+        self._session = onnxruntime.InferenceSession(
+            data, options, providers=["CPUExecutionProvider"], disabled_optimizers=["MatMulAddFusion"])
         self._names = [entry.name for entry in self._session.get_inputs()]
 
     def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
