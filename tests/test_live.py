@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from models.live import card as livecard
 from models.live import training as live
 from models.live.composed import Composer
 from models.live.training import LiveTraining
+from models.mea import MEA, MEAConfig
 from models.window import WindowSpec
 
 SHORT = LiveTraining(steps=8, batch=16, every=4, voice_steps=8, valid_windows=30, calibration_windows=8, voice_copies=1)
@@ -107,7 +109,9 @@ def test_a_card_gets_its_figures(tmp_path: Path) -> None:
     alone = {"model": fused, "product": fused, "neutral_heavy_calibration_error": 0.125}
     first = {**found, "composed": dict.fromkeys((*livecard.LONE, *livecard.SUBSETS), alone)}
     better = {"model": {**fused, "accuracy": 0.75}, "product": fused, "neutral_heavy_calibration_error": 0.125}
-    table = livecard.seeds({"1": first, "0": {**first, "composed": {**first["composed"], "text+face": better}}}, "1")
+    two = {"1": first, "0": {**first, "composed": {**first["composed"], "text+face": better}}}
+    table = livecard.seeds({**two, "shipped": first})
+    assert "| test figure, % | seeds 0, 1 | shipped |" in table and "| EmoBank valence, r | 62.5 ± 0.0 |  |" in livecard.seeds(two)
     assert "| EmoBank valence, r | 62.5 ± 0.0 | 62.5 |" in table
     assert "| composed, text+face: accuracy; gain | 68.8 ± 8.8; 6.2 ± 8.8 | 62.5; 0.0 |" in table
     save_file({"any": np.zeros(1, np.float32)}, tmp_path / "made.safetensors", {"training": '{"seed": 7}'})
@@ -157,3 +161,21 @@ def test_metrics() -> None:
     assert metrics.confusion(np.array([1, 0, 1]), np.array([0, 0, 1]), 2).tolist() == [[0.5, 0.5], [0, 1]]
     values = np.arange(5, dtype=np.float32)
     assert metrics.pearson(values, values * 2) == pytest.approx(1) and metrics.concordance(values, values) == pytest.approx(1)
+
+
+def test_a_hastened_face_forgets_sooner() -> None:
+    model = MEA(MEAConfig.live()).eval()
+    reader = model.fronts[2].reader
+    before = float(reader.memory.detach().exp())
+    t = torch.linspace(-2, 0, 40)[None]
+    x = torch.zeros(1, 40, 39)
+    x[:, :30, 32 + 2], x[:, 30:, 32 + 3] = 5.0, 5.0  # What is shown turns half a second before the end.
+    mask = torch.ones(1, 40)
+    slow = reader.read(x, t, mask)[0].detach()
+    live.hasten(model, 0.5)
+    quick = reader.read(x, t, mask)[0].detach()
+    assert float(reader.memory.detach().exp()) == pytest.approx(before / 2)
+    assert quick[3] - quick[2] > slow[3] - slow[2]
+    kept = copy.deepcopy(model.state_dict())
+    live.hasten(model, 1.0)
+    assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
