@@ -35,7 +35,7 @@ def face_weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("face") / "random.safetensors"
-    save(ExpressionNet().eval(), path, {})
+    save(ExpressionNet().eval(), path, {}, np.random.default_rng(0).integers(0, 256, (20, 48, 48), np.uint8))
     return str(path)
 
 
