@@ -36,8 +36,7 @@ class Onnx:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # Attention to what is masked underflows into denormal numbers, on which Intel's processors take many times as long (a softmax of
-        # MEA's ten times): in all an eighth of a window.
+        # Attention to what is masked underflows into denormal numbers, over which some processors take long: on a Xeon a tenth of a window.
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
         self.batch = batch
         # A product and a sum for each linear layer; made one, they would need two reshapes besides, and a twenty-fifth more time.
