@@ -20,8 +20,14 @@ from stream.clock import host_identity, monotonic
 from stream.protocol import MILLISECOND, SECOND, Affect, Control, Hello, ProtocolError, Session, Status, decode, encode
 
 BEACON = 1.0
+HOPS_MS = (20, 1000)
+"""The shortest grid and the longest: voice rows come every 20 ms, and an emotion passes within seconds."""
 START_AFTER = 150 * MILLISECOND
 """Epoch lies this far ahead of the moment the last expected worker said hello, so that all learn it in time."""
+
+
+class HubError(Exception):
+    """Options that make no session; the text says why."""
 
 
 def default_lateness() -> dict[str, int]:
@@ -39,7 +45,7 @@ class HubOptions:
     window_s: float = 4.0
     """Length of a window."""
     hop_ms: int = 100
-    """A window ends every hop."""
+    """Milliseconds from the end of one window to the next: a provisional and a final each."""
     lateness_s: dict[str, float] = field(default_factory=dict)
     """How long a final waits for a stream; default 0.3 for face and voice, 4 for words."""
     insecure: bool = False
@@ -50,6 +56,11 @@ class HubOptions:
     """All sources are files."""
 
     def session(self) -> Session:
+        """What the hub begins with. Raises HubError for options that make no grid."""
+        if not HOPS_MS[0] <= self.hop_ms <= HOPS_MS[1]:
+            raise HubError(f"--hop-ms {self.hop_ms}: give whole milliseconds from {HOPS_MS[0]} to {HOPS_MS[1]}")
+        if not self.window_s * 1000 >= self.hop_ms:
+            raise HubError(f"--window-s {self.window_s:g}: a window must be at least as long as the hop, {self.hop_ms} ms")
         lateness = default_lateness() | {name: int(seconds * SECOND) for name, seconds in self.lateness_s.items()}
         return Session(
             session=uuid.uuid4().hex[:8], epoch=None, host=host_identity(), speed=self.speed, lossless=self.lossless,

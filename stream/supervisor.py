@@ -52,6 +52,8 @@ class RunOptions:
     """Folder of keys (`affect keys`): demanded to bind beyond loopback."""
     insecure: bool = False
     """Bind beyond loopback without keys."""
+    hop_ms: int = 100
+    """Milliseconds from one result to the next. Fewer follow a face sooner, and compute more."""
     seconds: float = 0.0
     """Stop after this many seconds; 0 means when the sources end, or never."""
     no_view: bool = False
@@ -106,7 +108,7 @@ class RunOptions:
 
 
 def plan(options: RunOptions, page: DashboardOptions | None = None) -> dict[str, Entry]:
-    """The hub and each worker: entry point and options. Raises StartError when they make no session."""
+    """The hub and each worker: entry point and options. Raises StartError or HubError when they make no session."""
     from stream import fusion, hub
     from stream.capture import camera, microphone, transcriber
     from stream.dashboard import server
@@ -134,8 +136,9 @@ def plan(options: RunOptions, page: DashboardOptions | None = None) -> dict[str,
                 model=options.transcriber, language=options.language, offline=options.offline))
     session = hub.HubOptions(
         streams=tuple(streams), workers=tuple(workers), insecure=options.insecure, speed=options.pace, lossless=options.lossless,
-        lateness_s=options.lateness,
+        lateness_s=options.lateness, hop_ms=options.hop_ms,
     )
+    session.session()  # what is wrong with it is said here, not by a process that ends
     if page is not None:  # no part of the session: nobody waits for it
         workers["dashboard"] = (server.run, page)
     return {"hub": (hub.run, session), **workers}
@@ -152,7 +155,7 @@ def _interrupt(number: int, frame: Any) -> None:
 def run(options: RunOptions) -> int:
     """A whole session in the foreground: until its sources end, `seconds` have passed, Ctrl-C or SIGTERM.
 
-    Returns 0, or 1 when a file session lost anything. Raises StartError, BusError when it could not begin.
+    Returns 0, or 1 when a file session lost anything. Raises StartError, HubError, BusError when it could not begin.
     """
     from stream import fusion
 

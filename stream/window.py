@@ -36,6 +36,10 @@ FACE_FRESH = SECOND
 """A face last seen longer ago than this is absent."""
 VOICED_LEAST = SECOND // 2
 """Less voiced sound than this in a window: voice is absent."""
+class WindowError(ValueError):
+    """The session's windows are not those that the weights were trained on."""
+
+
 @dataclass
 class Facts:
     """What went into one window, beside its tensors."""
@@ -64,9 +68,15 @@ class Windows:
     """The heart of the engine, without sockets or clocks of its own: messages in, tensors of due windows (`schedule`) out.
 
     `now` is session time, None in a session without a clock; `real` is real time in ns, for signs of life only.
+    Raises WindowError where the session's windows are not those of `spec`.
     """
 
     def __init__(self, session: Session, spec: WindowSpec, dims: dict[str, int]) -> None:
+        if session.window != round(spec.seconds * SECOND):
+            raise WindowError(
+                f"the session's windows are {session.window / SECOND:g} s long, and these weights were trained on {spec.seconds:g} s; "
+                f"start the hub with --window-s {spec.seconds:g}"
+            )
         self.window, self.hop, self.lossless = session.window, session.hop, session.lossless
         self.spec = spec
         self._dims = dims

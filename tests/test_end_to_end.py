@@ -28,14 +28,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return untrained(tmp_path_factory.mktemp("weights") / "untrained.safetensors")
 
 
-def run(weights: Path, out: Path, *more: object) -> tuple[dict, Listener]:  # type: ignore[type-arg]
+def run(weights: Path, out: Path, *more: object, windows: int = WINDOWS) -> tuple[dict, Listener]:  # type: ignore[type-arg]
     address = free_address()
     with Listener(address) as listener:
         done = subprocess.run(
             affect("run", "--camera", f"file:{CLIP}", "--microphone", f"file:{CLIP}", "--model", weights, "--no-view",
                    "--hub", address, "--json", out, *more), capture_output=True, text=True, timeout=360, check=False)
     assert done.returncode == 0, done.stderr
-    assert f"{WINDOWS} provisional and {WINDOWS} final results" in done.stdout and "all but the transcriber" in done.stdout
+    assert f"{windows} provisional and {windows} final results" in done.stdout and "all but the transcriber" in done.stdout
     return json.loads(out.read_text()), listener
 
 
@@ -51,6 +51,11 @@ def live(captured: tuple[dict, Listener]) -> dict:  # type: ignore[type-arg]
 
 def finals(report: dict) -> list[dict]:  # type: ignore[type-arg]
     return [line for line in report["timeline"] if line["final"]]
+
+
+def readings(report: dict) -> list[list[object]]:  # type: ignore[type-arg]
+    keys = ("t", "top", "probabilities", "valence", "arousal", "weights", "present", "samples")
+    return [[line[key] for key in keys] for line in finals(report)]
 
 
 def test_one_provisional_and_one_final_for_every_window_and_nothing_lost(live: dict) -> None:  # type: ignore[type-arg]
@@ -92,9 +97,14 @@ def test_as_fast_as_possible_gives_the_same_features_and_finals(
     assert here.rows("voice") == there.rows("voice") and len(here.rows("voice")) > 750 * 4 * 44
     assert here.words() == there.words() and len(here.words()) > 20
     assert here.finals() == there.finals() and len(here.finals()) == WINDOWS
-    keys = ("t", "top", "probabilities", "valence", "arousal", "weights", "present", "samples")
-    assert [[line[key] for key in keys] for line in finals(fast)] == [[line[key] for key in keys] for line in finals(live)]
+    assert readings(fast) == readings(live)
     assert fast["words"] == live["words"]
+
+
+def test_a_finer_grid_has_the_same_windows_among_its_own(live: dict, weights: Path, tmp_path: Path) -> None:  # type: ignore[type-arg]
+    finer, _ = run(weights, tmp_path / "out.json", "--speed", "max", "--hop-ms", 50, windows=2 * WINDOWS)
+    assert readings(finer)[1::2] == readings(live)
+    assert [line["t"] for line in finals(finer)] == pytest.approx([k / 20 for k in range(1, 2 * WINDOWS + 1)])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -124,6 +134,7 @@ def test_a_signal_ends_every_process(weights: Path, number: signal.Signals, begu
     (("--camera", "none", "--microphone", "none"), "nothing to watch or hear"),
     (("--camera", "none", "--microphone", "no such device"), "no such device"),
     (("--camera", f"file:{CLIP}", "--microphone", "none", "--speed", "-1"), "--speed"),
+    (("--camera", f"file:{CLIP}", "--microphone", "none", "--hop-ms", "5"), "--hop-ms 5"),
     (("--camera", f"file:{CLIP}", "--microphone", "none", "--model", "nowhere.safetensors"), "nowhere.safetensors"),
 ])
 def test_what_cannot_start_says_one_line(weights: Path, arguments: tuple[str, ...], line: str) -> None:

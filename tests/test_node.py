@@ -19,7 +19,7 @@ from stream.capture.microphone import MicrophoneOptions
 from stream.capture.sound import Block
 from stream.client import Client, ClientTimeout
 from stream.clock import SuspendWatch
-from stream.hub import Hub, HubOptions
+from stream.hub import Hub, HubError, HubOptions
 from stream.node import Node
 from stream.protocol import MILLISECOND, SECOND, Affect, Gap, Status, StreamInfo, Voice, decode
 
@@ -169,3 +169,11 @@ def test_a_machine_that_slept_begins_a_new_segment() -> None:
     assert max(m.begin + m.hop for m in voices if m.segment == 0) <= min(m.begin for m in voices if m.segment == 1)
 
 
+
+
+@pytest.mark.parametrize(("options", "line"), [
+    (HubOptions(hop_ms=0), "--hop-ms 0"), (HubOptions(hop_ms=1001), "--hop-ms 1001"), (HubOptions(window_s=0.05), "--window-s 0.05"),
+])
+def test_a_grid_that_is_none_is_refused(options: HubOptions, line: str) -> None:
+    with pytest.raises(HubError, match=line):
+        options.session()

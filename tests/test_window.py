@@ -10,7 +10,7 @@ from models.window import WindowSpec
 from stream.inlet import Inlet
 from stream.protocol import FOREVER, Control, End, Face, FaceInfo, Received, Session, Voice, Word, Words
 from stream.schedule import Due
-from stream.window import Windows
+from stream.window import WindowError, Windows
 
 MS = 1_000_000
 DIMS = {"text": 67, "voice": 44, "face": 39}
@@ -314,3 +314,8 @@ def test_heartbeat_shows_tail_loss() -> None:
     assert (inlet.counts.lost, inlet.watermark) == (2, 0)
     inlet.expire(900 * MS)
     assert inlet.watermark == 500 * MS
+
+
+def test_windows_of_another_length_than_learned_are_refused() -> None:
+    with pytest.raises(WindowError, match=r"2 s.*--window-s 2"):
+        Windows(session(), WindowSpec(seconds=2.0), DIMS)

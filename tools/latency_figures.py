@@ -72,10 +72,11 @@ def spread(values: Sequence[float]) -> dict[str, float | int | None]:
     return found
 
 
-def samples(heard: Heard, truth: Truth, hop: int = SECOND // 10) -> Samples:
+def samples(heard: Heard, truth: Truth) -> Samples:
     """Every measurement of one session."""
     found: Samples = defaultdict(list)
     results = [(at, m) for at, m in heard if isinstance(m, Affect)]
+    hop = next((m.t // m.window for _, m in results), SECOND)
     early, late = closings(heard, hop, final=False), closings(heard, hop, final=True)
     for name, value in (*_stages(results, hop), *_features(heard), *_overhead(heard, results), *_words(heard, truth, results)):
         found[name].append(value / MILLISECOND)
