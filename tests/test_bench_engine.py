@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 import engines
+import engines_card
 import engines_show
 
 
@@ -38,6 +40,26 @@ def test_quantiles_of_few_calls_are_not_told() -> None:
 def test_plain_products_hold_as_many_weights() -> None:
     passes, call = engines.plain(3 * engines.SIDE ** 2 + 5, lambda: None)
     assert passes == 1 and call() is None
+
+
+@pytest.mark.parametrize("kind", engines_card.KINDS)
+def test_the_network_on_a_card_computes_what_eager_does(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFFECT_CACHE", str(tmp_path))
+    if kind != "cuda" and not torch.cuda.is_available():
+        pytest.skip("no NVIDIA GPU here")  # PyTorch's own kernels run on the processor, too
+    given = engines.untrained("late")
+    made = engines_card.OnCard(given, 4, kind, "fp32", "cuda" if torch.cuda.is_available() else "cpu")
+    eager = engines.program.Eager(given, 4)
+    for seed in (1, 2):
+        asked = engines.program.probe(given, 4, seed)
+        assert engines.program.difference(eager(asked), made(asked)) < 1e-3
+
+
+def test_rows_of_a_card_are_left_out_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFFECT_CACHE", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="no backend that was asked for can run here"):
+        engines.main(["--model", "late", "--backend", "inductor", "--json", str(tmp_path / "a.json")])
 
 
 def test_one_case_measured_shown_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

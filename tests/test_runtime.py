@@ -75,7 +75,7 @@ def builds(entry: cache.Entry, own_cache: Path, monkeypatch: pytest.MonkeyPatch)
 def test_onnx_computes_what_eager_computes(name: str, tmp_path: Path) -> None:
     given = trained.read(saved(tmp_path, name))
     made = onnx.build(given, 1, "fp32")
-    assert made.facts["parity"] <= onnx.PARITY
+    assert made.facts["parity"] <= onnx.PARITY and made.facts["agreement"] == 1
     compiled, eager, draw = onnx.Onnx(made.data, 1), program.Eager(given), program.probe(given, 24, seed=7)
     for k in range(24):
         one = [array[k:k + 1] for array in draw]
@@ -262,9 +262,38 @@ def test_weights_that_do_not_fit_are_named_whatever_computes(late: Path, own_cac
 
 
 def test_a_program_unlike_eager_is_refused(late: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program, "compare", lambda *_: 2e-5)
+    monkeypatch.setattr(program, "compare", lambda *_: program.Compared(2e-5, 1.0))
     with pytest.raises(build.BuildError, match=r"differs from eager by 2\.0e-05"):
         onnx.build(trained.read(late), 1, "fp32")
+
+
+@pytest.mark.parametrize(("found", "line"), [
+    (program.Compared(0.02, 1.0), r"2\.0e-02 from eager"), (program.Compared(0.001, 0.99), r"emotion in 99\.0% of windows"),
+])
+def test_an_engine_unlike_eager_is_refused(late: Path, monkeypatch: pytest.MonkeyPatch, found: program.Compared, line: str) -> None:
+    monkeypatch.setattr(tensorrt, "convert", lambda *_: (b"engine", {}))
+    monkeypatch.setattr(tensorrt, "open", lambda *_: None)
+    monkeypatch.setattr(program, "compare", lambda *_, **__: found)
+    with pytest.raises(build.BuildError, match=line):
+        tensorrt.build(trained.read(late), 1, "fp16")
+
+
+def test_comparing_counts_windows_that_get_another_emotion(late: Path) -> None:
+    given = trained.read(late)
+    eager = program.Eager(given, 8)
+    calls = iter(range(100))
+
+    class Turned:
+        batch = 8
+
+        def __call__(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+            logits, *rest = (part.copy() for part in eager(arrays))
+            if next(calls) == 0:
+                logits[2] = -logits[2]
+            return [logits, *rest]
+
+    found = program.compare(given, Turned(), least=16)
+    assert found.agreement == 15 / 16 and found.difference > 1e-3
 
 
 def test_a_build_ends_with_the_process_that_asked(late: Path, own_cache: Path) -> None:

@@ -12,7 +12,9 @@ Beside the time on the wall the thread's own processor time is measured, which o
 model's FLOPs would take in one large matrix product, beside it the thread's time of calls made again. How much of a tail (p99 / p50) is the
 machine's own show plain matrix products among the cases, as long as the first case and through as many weights. FLOPs are those of matrix
 products and convolutions (an LSTM's are not counted). Weights are untrained: they cost the same. Quantiles that too few calls stand behind
-are left out. Programs are compiled once and kept (half a minute each, 21 in all): stopped, the same command goes on with those it has.
+are left out. On an NVIDIA GPU the rows of TensorRT and of PyTorch (`cuda`, `cuda graph`, `inductor`) are in fp16, from pinned memory and
+back; their floor is the card's own matrix rate, beside the time on the wall of calls made again. Programs are compiled once and kept
+(half a minute each, 21 in all): stopped, the same command goes on with those it has.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import engines_card
 import engines_show
 import numpy as np
 import torch
@@ -47,6 +50,8 @@ from models.registry import MODELS
 from models.runtime import choice, program, trained
 from models.window import Sequence, Window, WindowSpec
 
+BACKENDS = (*choice.BACKENDS[1:], *engines_card.KINDS)
+ON_CARD = ("tensorrt", *engines_card.KINDS)
 PAPER = "mea, paper-sized"
 LIVE = MEAConfig.live()
 LARGE = 8
@@ -84,7 +89,7 @@ class Times(NamedTuple):
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tools/bench_engine", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=[*MODELS, PAPER], action="append", help="this alone; may be given again (default: all)")
-    parser.add_argument("--backend", choices=choice.BACKENDS[1:], action="append", help="this alone (default: all that can run here)")
+    parser.add_argument("--backend", choices=BACKENDS, action="append", help="this alone (default: all that can run here)")
     parser.add_argument("--batch", type=int, action="append", help="windows at once; may be given again (default: 1, 8, 64)")
     parser.add_argument("--rounds", type=int, default=200, help="of all cases (default 200)")
     parser.add_argument("--round-ms", type=float, default=10.0, help="each case's share of a round, at least two calls (default 10)")
@@ -149,19 +154,19 @@ def latencies(options: argparse.Namespace) -> dict[str, Any]:
         eager = program.Eager(given, precision=torch.float64)
         alone = [eager([array[k:k + 1] for array in asked]) for k in range(len(asked[0]))]
         exact = [np.concatenate(parts) for parts in zip(*alone, strict=True)]
-        for backend in options.backend or choice.BACKENDS[1:]:
+        for backend in options.backend or BACKENDS:
             for batch in sizes:
                 try:
                     print(f"preparing {model}, {backend}, batch {batch}", file=sys.stderr)
-                    made = choice.choose(given, backend, batch)
+                    made = prepare(given, backend, batch)
                 except choice.BackendError as error:
                     print(f"left out: {error}", file=sys.stderr)
                     break
                 parity = 0.0
                 for first in range(0, len(asked[0]), batch):
                     some = [array[first:first + batch] for array in asked]
-                    parity = max(parity, program.difference([part[first:first + batch] for part in exact], made.program(some)))
-                cases.append(Case(model, backend, batch, lambda run=made.program, given=some: run(given)))
+                    parity = max(parity, program.difference([part[first:first + batch] for part in exact], made(some)))
+                cases.append(Case(model, backend, batch, lambda run=made, given=some: run(given)))
                 rows.append({"model": model, "backend": backend, "batch": batch, "parity": parity, **facts})
     if not cases:
         raise SystemExit("bench_engine: no backend that was asked for can run here")
@@ -169,12 +174,22 @@ def latencies(options: argparse.Namespace) -> dict[str, Any]:
     together = [*cases, Case("plain products", "numpy", 1, product)]
     (*times, own), rates = measure(together, options.rounds, options.round_ms / 1e3, random.Random(options.seed))
     rate = float(np.median(rates))
+    card = engines_card.matrix_rate() if torch.cuda.is_available() else None
     for case, row, timed in zip(cases, rows, times, strict=True):
         row |= timed.figures()
-        row |= {"windows_per_s": case.batch / row["again_p50_ms"] * 1e3,
-                "to_floor": row["thread_p50_ms"] * rate / (case.batch * row["mflop"] * 1e9)}
-    return {"rounds": options.rounds, "seed": options.seed, "gemm_gflops": rate / 1e9,
+        took = row["again_p50_ms"] * card if card and case.backend in ON_CARD else row["thread_p50_ms"] * rate
+        row |= {"windows_per_s": case.batch / row["again_p50_ms"] * 1e3, "to_floor": took / (case.batch * row["mflop"] * 1e9)}
+    return {"rounds": options.rounds, "seed": options.seed, "gemm_gflops": rate / 1e9, "card_gflops": card and card / 1e9,
             "machine_itself": {"passes": passes, "like": f"{cases[0].model}, {cases[0].backend}", **own.figures()}, "rows": rows}
+
+
+def prepare(given: trained.Trained, backend: str, batch: int) -> trained.Program:
+    """What computes. Raises choice.BackendError where it cannot run here."""
+    if backend not in engines_card.KINDS:
+        return choice.choose(given, backend, batch).program
+    if not torch.cuda.is_available():
+        raise choice.BackendError(f"{backend}: no NVIDIA GPU here, or a torch built without CUDA")
+    return engines_card.OnCard(given, batch, backend)
 
 
 def plain(numbers: int, other: Callable[[], Any]) -> tuple[int, Callable[[], Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-COLOURS = {"eager": "#8d99ae", "onnx": "#2a9d8f", "tensorrt": "#e76f51"}
+COLOURS = {"eager": "#8d99ae", "onnx": "#2a9d8f", "tensorrt": "#e76f51", "cuda": "#e9c46a", "cuda graph": "#f4a261", "inductor": "#6d597a"}
 
 
 def table(figures: dict[str, Any], console: Console | None = None) -> None:
@@ -21,7 +21,8 @@ def table(figures: dict[str, Any], console: Console | None = None) -> None:
         console.print(f"{figures['backend']}: {held['sessions']} sessions at 10 Hz on one core, {held['met']:.1%} answered within 100 ms "
                       f"(p50 {held['p50_ms']:.1f}, p99 {held['p99_ms']:.1f} ms, busy {held['busy']:.0%})")
         return
-    console.print(f"matrix products here: {figures['gemm_gflops']:.1f} GFLOP/s; {figures['rounds']} interleaved rounds")
+    card = f", on the card {figures['card_gflops']:,.0f}" if figures.get("card_gflops") else ""
+    console.print(f"matrix products here: {figures['gemm_gflops']:.1f} GFLOP/s{card}; {figures['rounds']} interleaved rounds")
     if itself := figures.get("machine_itself"):
         quantiles = " · ".join(_number(itself[key]) for key in ("p50_ms", "p95_ms", "p99_ms"))
         console.print(f"the machine itself, plain products as long as {itself['like']} through as many weights: "

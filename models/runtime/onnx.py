@@ -75,12 +75,12 @@ def build(trained: Trained, batch: int, precision: str) -> cache.Entry:
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
     data = proto.SerializeToString()
-    parity = program.compare(trained, Onnx(data, batch))
+    parity, agreement = program.compare(trained, Onnx(data, batch))
     if not parity <= PARITY:
         raise BuildError(f"the ONNX program of {trained.model} differs from eager by {parity:.1e}, more than {PARITY:.0e}")
     operators = len(proto.graph.node)  # All of them: what cannot be converted ends the export with an error.
     return cache.Entry(data, {
-        "parity": parity, "build_s": round(time.monotonic() - started, 2), "operators": operators, "coverage": 1.0})
+        "parity": parity, "agreement": agreement, "build_s": round(time.monotonic() - started, 2), "operators": operators, "coverage": 1.0})
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -90,18 +91,28 @@ def difference(reference: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> 
     return max(float((np.abs(a - b) / np.maximum(1, np.abs(a).max(1, keepdims=True))).max()) for a, b in zip(reference, other, strict=True))
 
 
-def compare(trained: Trained, made: Program, least: int = 8, probabilities: bool = False) -> float:
-    """How far a program is from eager over windows with every combination of modalities, `least` or one batch of them; in `probabilities`
-    or in what it gives."""
+class Compared(NamedTuple):
+    """A program beside eager."""
+
+    difference: float
+    """Largest, of a probability or of what the program gives."""
+    agreement: float
+    """Share of windows whose most probable class is the same."""
+
+
+def compare(trained: Trained, made: Program, least: int = 8, probabilities: bool = False) -> Compared:
+    """A program beside eager over windows with every combination of modalities, `least` or one batch of them; in `probabilities` or in
+    what it gives."""
     eager, size = Eager(trained), made.batch
     rounds = -(-least // size)
-    windows, worst = probe(trained, rounds * size), 0.0
+    windows, worst, agreeing = probe(trained, rounds * size), 0.0, 0
     for first in range(0, rounds * size, size):
         some = [array[first:first + size] for array in windows]
         alone = [eager([array[k:k + 1] for array in some]) for k in range(size)]
         answers = [np.concatenate(parts) for parts in zip(*alone, strict=True)], made(some)
         worst = max(worst, difference(*([_softmax(a[0]), *a[1:]] if probabilities else a for a in answers)))
-    return worst
+        agreeing += int((answers[0][0].argmax(1) == answers[1][0].argmax(1)).sum())
+    return Compared(worst, agreeing / (rounds * size))
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

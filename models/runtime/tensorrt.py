@@ -29,6 +29,9 @@ from models.runtime.trained import Trained
 BUILT_BY = ("torch", "torch-tensorrt-rtx", "torch-tensorrt", "tensorrt-rtx", "tensorrt")
 PARITY = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 5e-2}
 """Largest difference of a probability from eager that a build may show, by precision."""
+AGREEMENT = {"fp32": 0.995, "fp16": 0.995, "bf16": 0.95}
+"""Least share of `COMPARED` windows that must get the class that eager gives them, by precision."""
+COMPARED = 200
 ALIGNED = 256
 
 
@@ -69,10 +72,13 @@ def build(trained: Trained, batch: int, precision: str) -> cache.Entry:
     from models.runtime.build import BuildError
 
     data, facts = convert(trained, batch, precision)
-    parity = program.compare(trained, open(data, trained, batch), probabilities=True)
+    parity, agreement = program.compare(trained, open(data, trained, batch), COMPARED, probabilities=True)
     if not parity <= PARITY[precision]:
         raise BuildError(f"TensorRT in {precision} gives probabilities {parity:.1e} from eager's, more than {PARITY[precision]:.0e}")
-    return cache.Entry(data, {**facts, "parity": parity})
+    if agreement < AGREEMENT[precision]:
+        least = f"less than {AGREEMENT[precision]:.1%}"
+        raise BuildError(f"TensorRT in {precision} names eager's emotion in {agreement:.1%} of windows, {least}")
+    return cache.Entry(data, {**facts, "parity": parity, "agreement": agreement})
 
 
 def convert(trained: Trained, batch: int, precision: str) -> tuple[bytes, dict[str, Any]]:
