@@ -17,11 +17,22 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from stream.bus import HIGH_WATER, Address, BusError, Connection, Keys, open_socket
 from stream.clock import host_identity, monotonic
-from stream.protocol import MILLISECOND, SECOND, Affect, Control, Hello, ProtocolError, Session, Status, decode, encode
+from stream.protocol import (
+    LONGEST_HOP,
+    MILLISECOND,
+    SECOND,
+    SHORTEST_HOP,
+    Affect,
+    Control,
+    Hello,
+    ProtocolError,
+    Session,
+    Status,
+    decode,
+    encode,
+)
 
 BEACON = 1.0
-HOPS_MS = (20, 1000)
-"""The shortest grid and the longest: voice rows come every 20 ms, and an emotion passes within seconds."""
 START_AFTER = 150 * MILLISECOND
 """Epoch lies this far ahead of the moment the last expected worker said hello, so that all learn it in time."""
 
@@ -57,14 +68,15 @@ class HubOptions:
 
     def session(self) -> Session:
         """What the hub begins with. Raises HubError for options that make no grid."""
-        if not HOPS_MS[0] <= self.hop_ms <= HOPS_MS[1]:
-            raise HubError(f"--hop-ms {self.hop_ms}: give whole milliseconds from {HOPS_MS[0]} to {HOPS_MS[1]}")
+        hop = self.hop_ms * MILLISECOND
+        if not SHORTEST_HOP <= hop <= LONGEST_HOP:
+            raise HubError(f"--hop-ms {self.hop_ms}: give milliseconds from {SHORTEST_HOP // MILLISECOND} to {LONGEST_HOP // MILLISECOND}")
         if not self.window_s * 1000 >= self.hop_ms:
             raise HubError(f"--window-s {self.window_s:g}: a window must be at least as long as the hop, {self.hop_ms} ms")
         lateness = default_lateness() | {name: int(seconds * SECOND) for name, seconds in self.lateness_s.items()}
         return Session(
             session=uuid.uuid4().hex[:8], epoch=None, host=host_identity(), speed=self.speed, lossless=self.lossless,
-            window=int(self.window_s * SECOND), hop=self.hop_ms * MILLISECOND,
+            window=int(self.window_s * SECOND), hop=hop,
             lateness={name: lateness.get(name, SECOND) for name in self.streams},
         )
 

@@ -26,6 +26,8 @@ SECOND = 1_000_000_000
 MILLISECOND = 1_000_000
 FOREVER = 2**62
 """Watermark of a stream that has ended."""
+SHORTEST_HOP, LONGEST_HOP = 20 * MILLISECOND, 500 * MILLISECOND
+"""Of a session's windows: voice rows come every 20 ms, and listeners take results that are a second apart for a break."""
 
 
 class ProtocolError(ValueError):

@@ -15,7 +15,7 @@ from stream.bus import Bus, Connection
 from stream.capture.media import PREVIEW, Giver, PreviewTaker, Shown, local_endpoint
 from stream.changes import Debouncer
 from stream.clock import HostOffset, Probe, SessionClock, host_identity, monotonic
-from stream.protocol import SECOND, Affect, Control, ProtocolError, Received, Session, decode, encode
+from stream.protocol import SECOND, SHORTEST_HOP, Affect, Control, ProtocolError, Received, Session, decode, encode
 from stream.state import State
 from stream.watch import TOPICS
 
@@ -34,7 +34,7 @@ class Watcher:
         self.lock = threading.Lock()
         self.state = State()
         self.state.hub = connection.hub
-        self.minute: deque[tuple[int, Affect]] = deque(maxlen=1400)
+        self.minute: deque[tuple[int, Affect]] = deque(maxlen=2 * MINUTE // SHORTEST_HOP)
         """(serial, reading) of the last minute, provisionals and finals as they came."""
         self.serial = 0
         self.standing = Debouncer()

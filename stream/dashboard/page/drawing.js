@@ -1,7 +1,7 @@
 // When the page draws: all that has changed together, at a reading's coming, and not at every one where drawing takes long: a page takes a
 // small part of a machine which also reads, and its drawing falls into the pause after a reading. And the sheets it draws on.
 
-const OFTEN = 80; // ms from one drawing to the next at least: readings come every 100
+const OFTEN = 80; // ms from one drawing to the next at least: readings come every 100, or as --hop-ms says
 const SELDOM = 250;
 const SHARE = 0.03; // of the page's time that drawing may take
 const ALONE = 150; // ms after which what no reading follows is drawn by itself

@@ -10,7 +10,7 @@ const ICONS = {
   voice: "M4 10v4M8 7v10M12 4v16M16 7v10M20 10v4",
   text: "M5 6h14M5 11h14M5 16h8",
 };
-const KEPT = 30; // newest readings whose stages are shown: three seconds
+const KEPT = 30; // newest readings whose stages are shown: three seconds of ten a second
 
 export class Hood {
   constructor() {
