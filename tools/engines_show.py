@@ -29,7 +29,7 @@ def table(figures: dict[str, Any], console: Console | None = None) -> None:
                       f"p50 · p95 · p99 {quantiles} ms, p99 / p50 {_number(itself['tail'])}")
     shown = Table()
     times = ("p5 ms", "p50", "p95", "p99", "p99/p50", "again", "thread p50")
-    for name in ("model", "backend", "batch", *times, "windows/s", "times floor", "MFLOP", "parameters", "parity"):
+    for name in ("model", "backend", "batch", *times, "windows/s", "times floor", "MFLOP", "params", "parity"):
         shown.add_column(name, justify="left" if name in ("model", "backend") else "right")
     for row in figures["rows"]:
         shown.add_row(
