@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -19,8 +20,8 @@ class CompileOptions:
     """Shipped weights by name, or a .safetensors file made by `affect train`."""
     backend: str = "auto"
     """`tensorrt`, `onnx`, or the first of these that can run here (`auto`)."""
-    precision: str = "fp16"
-    """Of TensorRT: fp16, bf16 or fp32."""
+    precision: Literal["fp16", "bf16", "fp32"] = "fp16"
+    """Of TensorRT."""
     batch: tuple[int, ...] = (1,)
     """How many windows at once; a program each. A session needs 1."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import models.window
 from models.emotions import EMOTIONS, MODALITIES
@@ -29,8 +29,8 @@ class FusionOptions:
     """Shipped weights by name, or a .safetensors file made by `affect train`."""
     backend: str = "auto"
     """What computes: `tensorrt`, `onnx` or `eager`; `auto` takes the first of these that can run here, and says why."""
-    precision: str = "fp16"
-    """Of TensorRT: fp16, bf16 or fp32."""
+    precision: Literal["fp16", "bf16", "fp32"] = "fp16"
+    """Of TensorRT."""
 
 
 class Fusion:

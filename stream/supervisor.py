@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stream.bus import DEFAULT, Bus, Connection
 from stream.capture.media import BROWSER
@@ -40,6 +40,8 @@ class RunOptions:
     """Fusion weights: a shipped name or a .safetensors file."""
     backend: str = "auto"
     """What computes them: `tensorrt`, `onnx`, `eager`, or the first of these that can run here (`auto`)."""
+    precision: Literal["fp16", "bf16", "fp32"] = "fp16"
+    """Of TensorRT."""
     speed: str = "1"
     """Of file sources: 1, any number, or `max`."""
     camera_latency: float = 0.0
@@ -120,7 +122,8 @@ def plan(options: RunOptions, page: DashboardOptions | None = None) -> dict[str,
         raise StartError("a browser gives its camera and microphone through the page: leave out --no-page")
     if options.pace != 1.0 and not options.lossless:
         raise StartError(f"--speed {options.speed} needs file sources; devices run at the speed of life")
-    workers: dict[str, Entry] = {"fusion": (fusion.run, fusion.FusionOptions(model=options.model, backend=options.backend))}
+    engine = fusion.FusionOptions(model=options.model, backend=options.backend, precision=options.precision)
+    workers: dict[str, Entry] = {"fusion": (fusion.run, engine)}
     streams: list[str] = []
     if "camera" in sources:
         streams.append("face")

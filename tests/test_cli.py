@@ -16,6 +16,7 @@ import pytest
 from stream import cli, config, learn
 from stream.bus import BusError, Connection
 from stream.cli import COMMANDS, Command
+from stream.supervisor import RunOptions, plan
 
 ROOT = Path(__file__).parents[1]
 
@@ -201,3 +202,10 @@ def test_keys_are_made_once(tmp_path: Path) -> None:
     assert (folder / "hub.key_secret").stat().st_mode & 0o077 == 0
     again = affect("keys", str(folder))
     assert again.returncode == 2 and "already holds keys" in again.stderr
+
+
+def test_what_a_run_is_told_reaches_its_parts() -> None:
+    parts = plan(RunOptions(model="ucrn", backend="tensorrt", precision="bf16", hop_ms=50, lateness={"words": 2.0}))
+    engine, session = parts["fusion"][1], parts["hub"][1].session()
+    assert (engine.model, engine.backend, engine.precision) == ("ucrn", "tensorrt", "bf16")
+    assert session.hop == 50_000_000 and session.lateness == {"face": 300_000_000, "voice": 300_000_000, "words": 2_000_000_000}
