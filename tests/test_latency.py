@@ -37,10 +37,11 @@ def sound(begin: int, end: int, sent: int) -> Voice:
                  features="v", level=-20)
 
 
-def result(k: int, at: int, top: str | None, final: bool = False, newest: dict[str, Newest] | None = None, by: str = "watermark") -> Affect:
+def result(k: int, at: int, top: str | None, final: bool = False, newest: dict[str, Newest] | None = None, by: str = "watermark",
+           hop: int = 100) -> Affect:
     """Window k, computed in the 3 ms before `at`, a millisecond after its closing."""
     return Affect(
-        **header("affect", 0, at), t=k * 100 * MS, window=k, final=final, closed_by=by, top=top,  # type: ignore[arg-type]
+        **header("affect", 0, at), t=k * hop * MS, window=k, final=final, closed_by=by, top=top,  # type: ignore[arg-type]
         probabilities={}, valence=None, arousal=None, weights={}, present=[], samples={}, newest=newest or {},
         closed=(at - 4) * MS, started=(at - 3) * MS, computed=at * MS)
 
@@ -89,6 +90,11 @@ def test_without_computing_windows_close_when_their_content_has_happened() -> No
     assert closings(heard, 100 * MS, final=True) == {1: 300 * MS, 2: 300 * MS}  # words are told up to there by then
     found = samples(heard, Truth())
     assert found["window end to provisional, unaware"] == [25, 40] and found["window end to provisional, aware"] == [-99, -199]
+
+
+def test_the_grid_is_that_of_the_results() -> None:
+    heard = timeline((52, frame(50, 52)), (130, frame(105, 130)), (60, result(1, 60, "sad", hop=50)), (140, result(2, 140, "sad", hop=50)))
+    assert samples(heard, Truth())["window end to provisional, unaware"] == [0, 5]  # the second frame, 5 ms after 2 * 50
 
 
 def test_an_event_is_shown_by_the_first_result_that_names_it() -> None:

@@ -1,8 +1,7 @@
 """A live model's card gets its figures: `python -m models.live.card mea tools/results/live_seeds.json`.
 
-The file holds what `models.live.evaluation` found, by model and seed, and under "shipped" of the weights that ship. That goes under
-"## Figures" of `models/weights/NAME.md`; mean and deviation of all seeds under "## Other seeds", up to the next heading; other words are
-people's.
+The file holds what `models.live.evaluation` found, by model and seed. That of the seed that ships goes under "## Figures" of
+`models/weights/NAME.md`; mean and deviation of all seeds under "## Other seeds", up to the next heading; other words are people's.
 """
 
 from __future__ import annotations
@@ -21,13 +20,11 @@ ALONE = (
     ("ferplus", "FER+, face alone"), ("ravdess", "RAVDESS held-out actors, voice alone"), ("emodb", "EmoDB held-out speakers, voice alone"),
     ("goemotions", "GoEmotions, text alone"),
 )
-SHIPPED = "shipped"
 LONE, SUBSETS = ("text", "voice", "face"), ("text+voice", "text+face", "voice+face", "text+voice+face")
 TURNING = ("face", *SUBSETS[1:])
 SEEDS = (
-    "Several seeds (`tools/live_seeds.py`), mean and deviation, trained and read before faces were hastened and their rows made in whole\n"
-    "numbers. Seed {} ships, with both; of these it had the lowest cross-entropy on validation windows. Own shares: the class shares of\n"
-    "the corpus; gain: accuracy less that of the product of the model's own posteriors."
+    "The same recipe with several seeds (`tools/live_seeds.py`); seed {} ships, which has the lowest cross-entropy on validation windows.\n"
+    "Mean and deviation. Own shares: the class shares of the corpus; gain: accuracy less that of the product of the model's own posteriors."
 )
 SEED_ROWS = (
     ("FER+, own shares; unfound faces as errors", ("ferplus.own_prior_accuracy", "ferplus.accuracy_unfound_as_errors")),
@@ -128,15 +125,14 @@ def shipped(name: str) -> str:
     return str(json.loads(weights.load(name)[1]["training"])["seed"])
 
 
-def seeds(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """Markdown table of the main figures in percent: mean and deviation over seeds, beside those of the weights that ship, if there."""
-    several = {name: one for name, one in found.items() if name != SHIPPED}
-    lines = [f"| test figure, % | seeds {', '.join(sorted(several))} | shipped |", "|---|---|---|"]
+def seeds(found: Mapping[str, Mapping[str, Any]], chosen: str) -> str:
+    """Markdown table of the main figures in percent: mean and deviation over seeds, beside those of the `chosen` one, if it is there."""
+    lines = [f"| test figure, % | seeds {', '.join(sorted(found))} | shipped |", "|---|---|---|"]
     for name, parts in SEED_ROWS:
-        values = [[100 * _at(one, part) for part in parts] for one in several.values()]
+        values = [[100 * _at(one, part) for part in parts] for one in found.values()]
         cells = [f"{statistics.fmean(column):.1f}" + (f" ± {statistics.stdev(column):.1f}" if len(column) > 1 else "")
                  for column in zip(*values, strict=True)]
-        own = [f"{100 * _at(found[SHIPPED], part):.1f}" for part in parts] if SHIPPED in found else []
+        own = [f"{100 * _at(found[chosen], part):.1f}" for part in parts] if chosen in found else []
         lines.append(f"| {name} | {'; '.join(cells)} | {'; '.join(own)} |")
     return "\n".join(lines)
 
@@ -162,8 +158,8 @@ def rewrite(card: str, text: str, heading: str = "Figures") -> str:
 
 def main(name: str, results: Path) -> None:
     path, found, seed = weights.path(name).with_suffix(".md"), json.loads(results.read_text())[name], shipped(name)
-    text = rewrite(path.read_text(), figures(found[SHIPPED]))
-    path.write_text(rewrite(text, f"{SEEDS.format(seed)}\n\n{seeds(found)}", "Other seeds"))
+    text = rewrite(path.read_text(), figures(found[seed]))
+    path.write_text(rewrite(text, f"{SEEDS.format(seed)}\n\n{seeds(found, seed)}", "Other seeds"))
 
 
 if __name__ == "__main__":
