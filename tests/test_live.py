@@ -110,8 +110,8 @@ def test_a_card_gets_its_figures(tmp_path: Path) -> None:
     first = {**found, "composed": dict.fromkeys((*livecard.LONE, *livecard.SUBSETS), alone)}
     better = {"model": {**fused, "accuracy": 0.75}, "product": fused, "neutral_heavy_calibration_error": 0.125}
     two = {"1": first, "0": {**first, "composed": {**first["composed"], "text+face": better}}}
-    table = livecard.seeds({**two, "shipped": first})
-    assert "| test figure, % | seeds 0, 1 | shipped |" in table and "| EmoBank valence, r | 62.5 ± 0.0 |  |" in livecard.seeds(two)
+    table = livecard.seeds(two, "1")
+    assert "| test figure, % | seeds 0, 1 | shipped |" in table and "| EmoBank valence, r | 62.5 ± 0.0 |  |" in livecard.seeds(two, "2")
     assert "| EmoBank valence, r | 62.5 ± 0.0 | 62.5 |" in table
     assert "| composed, text+face: accuracy; gain | 68.8 ± 8.8; 6.2 ± 8.8 | 62.5; 0.0 |" in table
     save_file({"any": np.zeros(1, np.float32)}, tmp_path / "made.safetensors", {"training": '{"seed": 7}'})
@@ -179,3 +179,17 @@ def test_a_hastened_face_forgets_sooner() -> None:
     kept = copy.deepcopy(model.state_dict())
     live.hasten(model, 1.0)
     assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
+
+
+def test_what_a_face_ruled_out_before_it_turned_can_be_named_soon_after() -> None:
+    reader = MEA(MEAConfig.live()).fronts[2].reader
+    sad, neutral, happy = 0, 1, 2
+    before, after = torch.tensor([0.0001, 0.05, 0.9499]), torch.tensor([0.55, 0.44, 0.01])
+    t = torch.linspace(-4, 0, 100)[None]
+    memory = float(reader.memory.detach().exp())
+    x = torch.full((1, 100, 39), -20.0)
+    x[..., 32:35] = torch.where(t[..., None] < -1.3 * memory, before, after).log()
+    said = reader.read(x, t, torch.ones(1, 100))[0]
+    assert said[sad] > said[neutral] > said[happy]
+    logarithms = ((t / memory).softmax(1) @ x[0, :, 32:])[0]
+    assert logarithms[neutral] > logarithms[sad], "what the mean of logarithms would have said"

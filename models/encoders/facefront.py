@@ -12,13 +12,16 @@ from models.layers import BLOCKED, Patches, any_row, shut
 
 MEMORY_S = 0.8
 """Where the memory of a face begins to learn: older frames count less by e each 0.8 s."""
+FLOOR = 0.01
+"""Share of the averaged reading that is spread over all emotions: no frame rules one out."""
 
 
 class FaceReader(nn.Module):
-    """The network's own log-posteriors, averaged with weights that fade with age, as logits under equal priors; (B, T, 7) -> (B, 7).
+    """The network's own posteriors, averaged with weights that fade with age, as logits under equal priors; (B, T, 7) -> (B, 7).
 
-    It begins as the plain rule of Bayes: log-posterior minus log-share of the emotion in the corpus. Few windows of rare emotions
-    cannot teach a fusion model to contradict a network that has seen every picture.
+    Each frame's begin as the plain rule of Bayes: posterior over share of the emotion in the corpus. Few windows of rare emotions
+    cannot teach a fusion model to contradict a network that has seen every picture. Probabilities are averaged, not their
+    logarithms: these would go on ruling out, long after a face has turned, whatever it ruled out before (mea.md).
     """
 
     def __init__(self) -> None:
@@ -39,8 +42,9 @@ class FaceReader(nn.Module):
     def read(self, x: Tensor, t: Tensor, mask: Tensor) -> Tensor:
         """Face rows x (B, T, 39), t (B, T) seconds before the window's end (none above 0), mask (B, T)."""
         weights = (t * torch.exp(-self.memory) + (1 - mask) * BLOCKED).softmax(1)
-        pooled = (weights.unsqueeze(1) @ x[..., -len(EMOTIONS):]).squeeze(1)
-        logits: Tensor = (self.gain * pooled + self.bias) * any_row(mask).unsqueeze(-1)
+        each = (x[..., -len(EMOTIONS):] + self.bias).softmax(-1)
+        mean = (1 - FLOOR) * (weights.unsqueeze(1) @ each).squeeze(1) + FLOOR / len(EMOTIONS)
+        logits: Tensor = self.gain * mean.log() * any_row(mask).unsqueeze(-1)
         return logits
 
 

@@ -23,7 +23,7 @@ from models.window import WindowSpec
 if TYPE_CHECKING:
     from models.fusion import FusionModel
 
-FORMAT = "affect-fusion-1"
+FORMAT = "affect-fusion-2"
 CALIBRATION = tuple(part.name for part in fields(Calibration))
 
 
