@@ -55,7 +55,7 @@ class RunOptions:
     insecure: bool = False
     """Bind beyond loopback without keys."""
     hop_ms: int = 100
-    """Milliseconds from one result to the next. Fewer follow a face sooner, and compute more."""
+    """Milliseconds from one result to the next, 20 to 500. Fewer compute more, and gain little over the camera's own rate."""
     seconds: float = 0.0
     """Stop after this many seconds; 0 means when the sources end, or never."""
     no_view: bool = False
