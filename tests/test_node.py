@@ -169,8 +169,6 @@ def test_a_machine_that_slept_begins_a_new_segment() -> None:
     assert max(m.begin + m.hop for m in voices if m.segment == 0) <= min(m.begin for m in voices if m.segment == 1)
 
 
-
-
 @pytest.mark.parametrize(("options", "line"), [
     (HubOptions(hop_ms=0), "--hop-ms 0"), (HubOptions(hop_ms=501), "--hop-ms 501"), (HubOptions(window_s=0.05), "--window-s 0.05"),
 ])

@@ -119,7 +119,7 @@ class LiveTraining:
             train.misheard = self._misheard(voice, confused, train, valid)
             model = self._fit(train, valid, voice, log, tell)
             hasten(model, self.haste)
-            fitted = self.calibrate(model, valid)
+            fitted = self._calibrate(model, valid)
         summary = {"seed": self.seed, "steps": self.steps, "haste": self.haste, "minutes": round((time.monotonic() - started) / 60, 1)}
         out = self.out or Path("models/weights") / f"{self.model}.safetensors"
         engine.save(out, self.model, model, WindowSpec(), self.features(), fitted, summary)
@@ -203,7 +203,7 @@ class LiveTraining:
         model.load_state_dict(kept)
         return model.eval()
 
-    def calibrate(self, model: FusionModel, valid: Composer) -> calibration.Calibration:
+    def _calibrate(self, model: FusionModel, valid: Composer) -> calibration.Calibration:
         """From composed windows of every presence pattern and besides: of one modality alone, the real corpora, for composed windows are
         damaged and change, and by these alone a plain text is read too unsurely; of several, windows with emotions as frequent as the
         engine assumes, for by balanced ones alone probabilities under such a prior were further off."""
