@@ -5,15 +5,20 @@ B windows, T or S rows, L common steps, d features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers import BLOCKED, FeedForward, any_row, key_bias, merge_heads, split_heads, veil
+from models import abreast
+from models.abreast import Layers
+from models.layers import BLOCKED, FeedForward, any_row, feed_forward, key_bias, merge_heads, split_heads, veil
 
 
 class MixedReference(nn.Module):
-    """MRU(Z_s, Z_t) (MEA, eq. 7 to 9): the target asks, the source answers."""
+    """The weights of an MRU(Z_s, Z_t) (MEA, eq. 7 to 9): the target asks, the source answers."""
 
     def __init__(self, d: int, heads: int, ffn: int, dropout: float, scale: float | None = None) -> None:
         super().__init__()
@@ -24,15 +29,19 @@ class MixedReference(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.ffn = FeedForward(d, ffn, dropout)
 
-    def forward(self, source: Tensor, source_mask: Tensor, target: Tensor, target_mask: Tensor) -> Tensor:
-        """source (B, S, d), target (B, T, d), their masks -> (B, T, d)."""
-        residual = self.norm_target(target)
-        q = split_heads(self.query(residual), self.heads)
-        k, v = (split_heads(x, self.heads) for x in self.key_value(self.norm_source(source)).chunk(2, -1))
-        bias = key_bias(source_mask).expand(-1, 1, target.shape[1], -1)
-        asked = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=self.scale)
-        asked = merge_heads(asked) * any_row(source_mask)[:, None, None]
-        return veil(self.ffn(residual + self.drop(asked)), target_mask)
+
+def refer(units: Layers, source: Tensor, source_mask: Tensor, target: Tensor) -> Tensor:
+    """`MixedReference`s abreast: source (M or 1, B, S, d) and its mask, target (M, B, T, d) -> (M, B, T, d), no zeros behind
+    the target's mask."""
+    m, heads = len(units), units[0].heads
+    residual = abreast.norm([unit.norm_target for unit in units], target)
+    query = abreast.linear([unit.query for unit in units], residual)
+    key_value = abreast.linear([unit.key_value for unit in units], source, [unit.norm_source for unit in units])
+    q, k, v = (split_heads(x.flatten(0, 1), heads) for x in (query, *key_value.chunk(2, -1)))
+    bias = key_bias(source_mask.expand(m, -1, -1).flatten(0, 1)).expand(-1, 1, target.shape[2], -1)
+    asked = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=units[0].scale)
+    asked = merge_heads(asked).reshape(target.shape) * any_row(source_mask)[..., None, None]
+    return feed_forward([unit.ffn for unit in units], residual + units[0].drop(asked))
 
 
 class HierarchicalCrossModal(nn.Module):
@@ -48,22 +57,34 @@ class HierarchicalCrossModal(nn.Module):
         self.coarse = nn.ModuleList(unit() for _ in range(3)) if "coarse" not in without else None
         self.fine = nn.ModuleList(nn.ModuleList(unit() for _ in range(2)) for _ in range(3)) if "fine" not in without else None
 
-    def forward(self, zs: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
-        """zs (B, T_m, d), masks (B, T_m) of the three modalities -> the same, each with what the others told it."""
-        everything, every_mask = torch.cat(zs, 1), torch.cat(masks, 1)
+    def forward(self, groups: Sequence[tuple[int, ...]], zs: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
+        """zs (M, B, T, d), masks (M, B, T) of each group of modalities, all three in one or each by itself -> the same, each with what the
+        others told it."""
+        everything = torch.cat([z.transpose(0, 1).flatten(1, 2) for z in zs], 1).unsqueeze(0)
+        every_mask = torch.cat([mask.transpose(0, 1).flatten(1, 2) for mask in masks], 1).unsqueeze(0)
         out = []
-        for m, z in enumerate(zs):
-            a, b = (n for n in range(3) if n != m)
+        for who, z, mask, (a, b), (mask_a, mask_b) in zip(groups, zs, masks, others(zs), others(masks), strict=True):
             if self.mixed is not None:
-                z = self.mixed[m](everything, every_mask, z, masks[m])
+                z = refer([self.mixed[m] for m in who], everything, every_mask, z)
             if self.coarse is not None:
-                z = self.coarse[m](torch.cat([zs[a], zs[b]], 1), torch.cat([masks[a], masks[b]], 1), z, masks[m])
+                z = refer([self.coarse[m] for m in who], torch.cat([a, b], 2), torch.cat([mask_a, mask_b], 2), z)
             if self.fine is not None:
-                fine = self.fine[m]
-                assert isinstance(fine, nn.ModuleList)
-                z = fine[0](zs[a], masks[a], z, masks[m]) + fine[1](zs[b], masks[b], z, masks[m])
-            out.append(z)
+                first, second = ([cast(nn.ModuleList, self.fine[m])[k] for m in who] for k in (0, 1))
+                if a.shape == b.shape:
+                    told = refer(first + second, torch.cat([a, b]), torch.cat([mask_a, mask_b]), torch.cat([z, z]))
+                    z = told.reshape(2, *z.shape).sum(0)
+                else:
+                    z = refer(first, a, mask_a, z) + refer(second, b, mask_b, z)
+            out.append(veil(z, mask))
         return out
+
+
+def others(xs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """For each group of modalities its members' first and second other modality; xs (M, ...)."""
+    if len(xs) == 1:
+        text, voice, face = xs[0].chunk(3)
+        return [(torch.cat([voice, text, text]), torch.cat([face, face, voice]))]
+    return [(xs[1], xs[2]), (xs[0], xs[2]), (xs[0], xs[1])]
 
 
 def pairs(use: tuple[int, ...]) -> list[tuple[int, tuple[int, ...]]]:

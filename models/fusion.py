@@ -206,8 +206,11 @@ class FusionModel(nn.Module):
 
     def codes(self, streams: Sequence[Encoded], d: int) -> list[Tensor]:
         """The code (B, N, d) of each modality's token times, as the configuration's `time` says."""
-        code = {"none": no_code, "position": position_code, "seconds": time_code}[self.config.time]
-        return [code(one.t, d) for one in streams]
+        return [self.code(one.t, d) for one in streams]
+
+    def code(self, t: Tensor, d: int) -> Tensor:
+        """The same of some times t (..., N): (..., N, d)."""
+        return {"none": no_code, "position": position_code, "seconds": time_code}[self.config.time](t, d)
 
     def conclude(
         self, answer: Tensor, hs: Sequence[Tensor], weights: Tensor, streams: Sequence[Encoded], present: Tensor,

@@ -14,6 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models import abreast
+from models.abreast import Layers
+
 BLOCKED = -3e4
 """Added to the logit of a key behind the mask. Finite, twice over and in half precision too, so that a row without any key stays free
 of NaN."""
@@ -33,7 +36,7 @@ def veil(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def sinusoids(position: Tensor, d: int, shortest: float, longest: float) -> Tensor:
-    """Sine and cosine of `position` (B, T) at d/2 periods spaced geometrically from `shortest` to `longest`; (B, T, d)."""
+    """Sine and cosine of `position` (..., T) at d/2 periods spaced geometrically from `shortest` to `longest`; (..., T, d)."""
     steps = torch.arange((d + 1) // 2, device=position.device, dtype=position.dtype) / max((d + 1) // 2 - 1, 1)
     frequency = 2 * math.pi / (shortest * (longest / shortest) ** steps)
     phase = position.unsqueeze(-1) * frequency
@@ -41,19 +44,19 @@ def sinusoids(position: Tensor, d: int, shortest: float, longest: float) -> Tens
 
 
 def time_code(t: Tensor, d: int) -> Tensor:
-    """Code of irregular times `t` (B, T), seconds before the window's end: periods from 0.25 s to 16 s."""
+    """Code of irregular times `t` (..., T), seconds before the window's end: periods from 0.25 s to 16 s."""
     return sinusoids(t, d, 0.25, 16.0)
 
 
 def position_code(t: Tensor, d: int) -> Tensor:
     """The usual code of row numbers 0, 1, 2, ... (periods 2 pi to 20000 pi); the times themselves are not looked at."""
-    rows = torch.arange(t.shape[1], device=t.device, dtype=t.dtype).expand_as(t)
+    rows = torch.arange(t.shape[-1], device=t.device, dtype=t.dtype).expand_as(t)
     return sinusoids(rows, d, 2 * math.pi, 2 * math.pi * 1e4)
 
 
 def no_code(t: Tensor, d: int) -> Tensor:
     """Zeros in the place of a code, for models that are told neither positions nor times."""
-    return torch.zeros_like(t).unsqueeze(-1).expand(-1, -1, d)
+    return torch.zeros_like(t).unsqueeze(-1).expand(*t.shape, d)
 
 
 def segment_of(t: Tensor, mask: Tensor, segments: int, seconds: float | None = None) -> Tensor:
@@ -120,11 +123,15 @@ class Patches(Front):
 
     def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """x (B, T, D), t and mask (B, T) -> tokens (B, N, d), their times and mask (B, N), N = ceil(T / stride); no reading of its own."""
-        x = veil(self.standardise(shut(x, mask)), mask)
+        return *self.embed(shut(x, mask), t, mask), None
+
+    def embed(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same of x that is finite behind the mask."""
+        x = veil(self.standardise(x), mask)
         x, tokens_t, tokens_mask, share = patch(x, t, mask, self.stride)
         z = functional.conv1d(x.transpose(1, 2), self.conv.weight, None, self.conv.stride, self.conv.padding).transpose(1, 2)
         z = z / share.clamp_min(1e-3).unsqueeze(-1)
-        return veil(z if self.conv.bias is None else z + self.conv.bias, tokens_mask), tokens_t, tokens_mask, None
+        return veil(z if self.conv.bias is None else z + self.conv.bias, tokens_mask), tokens_t, tokens_mask
 
 
 class Rows(Front):
@@ -177,10 +184,15 @@ class ConvEncoder(nn.Module):
         self.point = nn.ModuleList(nn.Linear(d, d) for _ in range(layers))
 
     def forward(self, z: Tensor, mask: Tensor) -> Tensor:
-        for norm, depth, point in zip(self.norms, self.depth, self.point, strict=True):
-            inner = veil(norm(z), mask)
-            z = z + veil(point(functional.gelu(depth(inner.transpose(1, 2)).transpose(1, 2))), mask)
-        return z
+        return encode([self], z, mask)
+
+
+def encode(encoders: Layers, z: Tensor, mask: Tensor) -> Tensor:
+    """`ConvEncoder`s abreast; z (M, B, T, d), mask (M, B, T)."""
+    for k in range(len(encoders[0].norms)):
+        norms, depth, point = ([getattr(one, part)[k] for one in encoders] for part in ("norms", "depth", "point"))
+        z = z + abreast.linear(point, functional.gelu(abreast.depthwise(depth, veil(abreast.norm(norms, z), mask))))
+    return veil(z, mask)
 
 
 class FeedForward(nn.Module):
@@ -194,8 +206,14 @@ class FeedForward(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, z: Tensor) -> Tensor:
-        out: Tensor = z + self.drop(self.outer(functional.gelu(self.inner(self.norm(z)))))
-        return out
+        return feed_forward([self], z)
+
+
+def feed_forward(layers: Layers, z: Tensor) -> Tensor:
+    """`FeedForward`s abreast; z (M, B, T, d)."""
+    inner = functional.gelu(abreast.linear([one.inner for one in layers], z, [one.norm for one in layers]))
+    out: Tensor = z + layers[0].drop(abreast.linear([one.outer for one in layers], inner))
+    return out
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -214,8 +232,8 @@ def key_bias(mask: Tensor) -> Tensor:
 
 
 def any_row(mask: Tensor) -> Tensor:
-    """1 where the sequence has a row at all, else 0; (B,)."""
-    return mask.amax(1)
+    """1 where the sequence has a row at all, else 0; mask (..., T) -> (...)."""
+    return mask.amax(-1)
 
 
 def mean_over_time(z: Tensor, mask: Tensor) -> Tensor:
@@ -241,9 +259,14 @@ class AttentionPool(nn.Module):
 
     def forward(self, z: Tensor, code: Tensor, mask: Tensor) -> Tensor:
         """z (B, T, d) and the code of its times (B, T, code), mask (B, T)."""
-        logits = self.score(torch.cat([z, code], -1)).squeeze(-1) + (1 - mask) * BLOCKED
-        pooled: Tensor = (logits.softmax(1).unsqueeze(1) @ z).squeeze(1)
-        return pooled * any_row(mask).unsqueeze(-1)
+        return pool([self], z, code, mask)
+
+
+def pool(pools: Layers, z: Tensor, code: Tensor, mask: Tensor) -> Tensor:
+    """`AttentionPool`s abreast; z (M, B, T, d), the code of its times (M, B, T, code), mask (M, B, T) -> (M, B, d)."""
+    logits = abreast.linear([one.score for one in pools], torch.cat([z, code], -1)).squeeze(-1) + (1 - mask) * BLOCKED
+    pooled: Tensor = (logits.softmax(-1).unsqueeze(-2) @ z).squeeze(-2)
+    return pooled * any_row(mask).unsqueeze(-1)
 
 
 class DecoupledGraph(nn.Module):

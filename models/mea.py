@@ -8,7 +8,7 @@ an option of `MEAConfig`; `MEAConfig.paper()` is the published size, `MEAConfig.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,21 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models import abreast
 from models.crossattention import HierarchicalCrossModal
-from models.fusion import N_MODALITIES, Evidence, Fronts, FusionConfig, FusionModel, Output
+from models.exclusive import PredictiveSelfAttention, WeightedAttention, attend
+from models.fusion import N_MODALITIES, Encoded, Evidence, Fronts, FusionConfig, FusionModel, Output
 from models.layers import (
-    BLOCKED,
     AttentionPool,
     BiLSTM,
     ConvEncoder,
     DecoupledGraph,
-    FeedForward,
-    key_bias,
+    encode,
     last_row,
     mean_over_time,
-    merge_heads,
+    pool,
     reverse_gradient,
-    split_heads,
     veil,
 )
 from models.losses import Targets, TaskLoss, disentangling, importance_weights, modality_cross_entropy, orthogonality, total
@@ -106,6 +105,14 @@ class MEAConfig(FusionConfig):
         if {"exclusive", "agnostic"} <= set(self.without):
             raise ValueError("MEAConfig.without leaves neither exclusive nor agnostic representations")
 
+    @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Which modalities go through their layers side by side (`models.abreast`): all three where padding them to one length adds less
+        than a quarter to the rows, else each by itself."""
+        alike = N_MODALITIES * max(self.tokens) < 1.25 * sum(self.tokens)
+        together = alike and self.temporal == "conv" and self.wal != "lowrank"
+        return ((0, 1, 2),) if together else ((0,), (1,), (2,))
+
     @classmethod
     def paper(cls, dims: tuple[int, int, int] = (300, 74, 35), corpus: str = "mosi", **changes: Any) -> MEAConfig:
         """The published size and structure (Table I), with our resolutions where the paper cannot be followed."""
@@ -142,62 +149,6 @@ class Aux(NamedTuple):
     """Each modality's own logits, (B, 3, classes); zeros without `evidence`."""
 
 
-class PredictiveSelfAttention(nn.Module):
-    """One PSA layer (eq. 2 to 4): self-attention whose map is partly predicted from the previous layer's by a convolution."""
-
-    def __init__(self, config: MEAConfig, first: bool) -> None:
-        super().__init__()
-        self.heads, self.mix, self.mu, self.previous = config.heads, config.psa_mix, config.mu, config.psa_previous
-        self.scale = (config.d if config.scale == "model" else config.d // config.heads) ** -0.5
-        self.norm = nn.LayerNorm(config.d)
-        self.qkv = nn.Linear(config.d, 3 * config.d, bias=False)
-        self.predict = None if first else nn.Conv2d(config.heads, config.heads, 3, padding=1)
-        self.drop = nn.Dropout(config.dropout)
-        self.ffn = FeedForward(config.d, config.ffn, config.dropout)
-
-    def forward(self, z: Tensor, mask: Tensor, previous: Tensor | None) -> tuple[Tensor, Tensor]:
-        """z (B, T, d), mask (B, T), previous layer's map (B, K, T, T) or None -> new z and this layer's map."""
-        residual = veil(self.norm(z), mask)
-        q, k, v = (split_heads(x, self.heads) for x in self.qkv(residual).chunk(3, -1))
-        logits = q @ k.transpose(-1, -2) * self.scale
-        bias = key_bias(mask)
-        if self.predict is None or previous is None:
-            attention = (logits + bias).softmax(-1)
-        else:
-            grid = mask[:, None, :, None] * mask[:, None, None, :]
-            predicted = functional.gelu(self.predict(previous * grid))
-            if self.mix == "literal":
-                attention = (self.mu * predicted + (1 - self.mu) * (logits + bias).softmax(-1) + bias).softmax(-1)
-            elif self.mix == "logits":
-                logits = self.mu * predicted + (1 - self.mu) * logits
-                attention = (logits + bias).softmax(-1)
-            else:
-                attention = (1 - self.mu) * (logits + bias).softmax(-1) + self.mu * (predicted + bias).softmax(-1)
-        z = residual + self.drop(merge_heads(attention @ v))
-        return veil(self.ffn(z), mask), logits if self.previous == "logits" else attention
-
-
-class WeightedAttention(nn.Module):
-    """WAL (eq. 5 and 6): one weight a modality from its own sequence, softmaxed over the modalities that are present."""
-
-    def __init__(self, config: MEAConfig, tokens: tuple[int, ...]) -> None:
-        super().__init__()
-        self.flat, self.count = config.wal == "lowrank", config.wal_scale == "count"
-        sizes = [(n * config.d, config.wal_rank) if self.flat else (config.d, config.d) for n in tokens]
-        self.inner = nn.ModuleList(nn.Linear(size, rank) for size, rank in sizes)
-        self.outer = nn.ModuleList(nn.Linear(rank, 1, bias=False) for _, rank in sizes)
-
-    def forward(self, zs: list[Tensor], masks: list[Tensor], present: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Three sequences -> the same, scaled, and psi (B, 3)."""
-        scores = []
-        for z, mask, inner, outer in zip(zs, masks, self.inner, self.outer, strict=True):
-            summary = z.flatten(1) if self.flat else mean_over_time(z, mask)
-            scores.append(outer(torch.tanh(inner(summary))))
-        psi = (torch.cat(scores, 1) + (1 - present) * BLOCKED).softmax(1) * present
-        scale = psi * present.sum(1, keepdim=True) if self.count else psi
-        return [z * scale[:, m, None, None] for m, z in enumerate(zs)], psi
-
-
 class MEA(FusionModel):
     """Text, voice and face sequences of a window -> emotion logits, valence and arousal, modality weights (psi of the last WAL)."""
 
@@ -205,18 +156,25 @@ class MEA(FusionModel):
         c = config or MEAConfig()
         super().__init__(c)
         outputs = c.classes + c.affect
-        self.reversal = c.reversal
+        self.reversal, self.groups = c.reversal, c.groups
         self.fronts = Fronts(c)
         self.temporal = nn.ModuleList(BiLSTM(c.d) if c.temporal == "bilstm" else ConvEncoder(c.d) for _ in range(N_MODALITIES))
         self.branches = [branch for branch in ("exclusive", "agnostic") if branch not in c.without]
         psa_layers, hca_layers = c.psa_layers * ("exclusive" in self.branches), c.hca_layers * ("agnostic" in self.branches)
+        scale = None if c.scale == "head" else c.d ** -0.5
         self.psa = nn.ModuleList(
-            nn.ModuleList(PredictiveSelfAttention(c, first=i == 0) for _ in range(N_MODALITIES)) for i in range(psa_layers)
+            nn.ModuleList(
+                PredictiveSelfAttention(
+                    c.d, c.heads, c.ffn, c.dropout, scale or (c.d // c.heads) ** -0.5, c.psa_mix, c.psa_previous, c.mu, first=i == 0,
+                ) for _ in range(N_MODALITIES)
+            ) for i in range(psa_layers)
         )
-        self.wal = nn.ModuleList(WeightedAttention(c, c.tokens) for _ in range(psa_layers if c.wal != "none" else 0))
+        self.wal = nn.ModuleList(
+            WeightedAttention(c.d, c.tokens, c.wal_rank if c.wal == "lowrank" else None, c.wal_scale == "count")
+            for _ in range(psa_layers if c.wal != "none" else 0)
+        )
         self.hca = nn.ModuleList(
-            HierarchicalCrossModal(c.d, c.heads, c.ffn, c.dropout, None if c.scale == "head" else c.d ** -0.5, c.without)
-            for _ in range(hca_layers)
+            HierarchicalCrossModal(c.d, c.heads, c.ffn, c.dropout, scale, c.without) for _ in range(hca_layers)
         )
         self.pools = nn.ModuleList(AttentionPool(c.d) for _ in range(2 * N_MODALITIES)) if c.pool == "attention" else None
         self.exclusive = nn.ModuleList(_perceptron(c.d, c.d_h, c.d_h) for _ in range(N_MODALITIES))
@@ -235,16 +193,17 @@ class MEA(FusionModel):
         """As `forward`, with what `MEALoss` needs."""
         c: MEAConfig = self.config
         streams, present = self.fronts(*sequences)
-        codes = self.codes(streams, c.d)
-        masks = [one.mask for one in streams]
-        zs = [encode(veil(one.z + code, one.mask), one.mask) for encode, one, code in zip(self.temporal, streams, codes, strict=True)]
+        zs, masks, codes = zip(*(self._encoded([streams[m] for m in who], who) for who in self.groups), strict=True)
 
         exclusive, psi = self._exclusive(zs, masks, present)
         agnostic = zs
         for layer in self.hca:
-            agnostic = layer(agnostic, masks)
-        h_e = torch.stack([self.exclusive[m](self._pool(m, exclusive[m], codes[m], masks[m])) for m in range(N_MODALITIES)], 1)
-        h_a = self.agnostic(torch.stack([self._pool(N_MODALITIES + m, agnostic[m], codes[m], masks[m]) for m in range(N_MODALITIES)], 1))
+            agnostic = layer(self.groups, agnostic, masks)
+        pooled = [self._pooled(*one) for one in zip(self.groups, exclusive, agnostic, codes, masks, strict=True)]
+        h_e = torch.cat([
+            abreast.perceptron([self.exclusive[m] for m in who], one) for who, (one, _) in zip(self.groups, pooled, strict=True)
+        ]).transpose(0, 1)
+        h_a = self.agnostic(torch.cat([one for _, one in pooled]).transpose(0, 1))
         h_e, h_a = self._kept("exclusive", h_e), self._kept("agnostic", h_a)
         both = {"exclusive": h_e, "agnostic": h_a}
         fused = torch.cat([self._fuse(both[branch], present, branch) for branch in self.branches], -1)
@@ -277,23 +236,36 @@ class MEA(FusionModel):
             return (h + 1 - present.unsqueeze(-1)).prod(1)
         return h.sum(1) if c.graph == "add" else h.flatten(1)
 
-    def _exclusive(self, zs: list[Tensor], masks: list[Tensor], present: Tensor) -> tuple[list[Tensor], Tensor]:
+    def _encoded(self, streams: Sequence[Encoded], who: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """The streams of a group, the shorter ones padded: encoded (M, B, T, d), mask (M, B, T), code of their times (M, B, T, d)."""
+        z, t, mask = (abreast.padded(parts) for parts in zip(*(one[:3] for one in streams), strict=True))
+        code, encoders = self.code(t, self.config.d), [self.temporal[m] for m in who]
+        z = veil(z + code, mask)
+        return encoders[0](z[0], mask[0]).unsqueeze(0) if len(who) == 1 else encode(encoders, z, mask), mask, code
+
+    def _exclusive(self, zs: Sequence[Tensor], masks: Sequence[Tensor], present: Tensor) -> tuple[Sequence[Tensor], Tensor]:
         """The first branch: PSA layers with the prediction chain, a WAL after each."""
-        maps: list[Tensor | None] = [None] * N_MODALITIES
+        maps: list[Tensor | None] = [None] * len(zs)
         psi = present / present.sum(1, keepdim=True).clamp_min(1)
         for k, layers in enumerate(self.psa):
             assert isinstance(layers, nn.ModuleList)
-            steps = [layer(z, mask, before) for layer, z, mask, before in zip(layers, zs, masks, maps, strict=True)]
+            steps = [
+                attend([layers[m] for m in who], z, mask, before)
+                for who, z, mask, before in zip(self.groups, zs, masks, maps, strict=True)
+            ]
             zs, maps = [step[0] for step in steps], [step[1] for step in steps]
             if self.config.wal != "none":
-                zs, psi = self.wal[k](zs, masks, present)
+                zs, psi = self.wal[k](self.groups, zs, masks, present)
         return zs, psi
 
-    def _pool(self, which: int, z: Tensor, code: Tensor, mask: Tensor) -> Tensor:
+    def _pooled(self, who: Sequence[int], exclusive: Tensor, agnostic: Tensor, code: Tensor, mask: Tensor) -> Sequence[Tensor]:
+        """Both branches' sequences (M, B, T, d) of a group, code and mask of their rows -> one vector each, (M, B, d)."""
+        z, mask = torch.cat([exclusive, agnostic]), torch.cat([mask, mask])
         if self.pools is not None:
-            pooled: Tensor = self.pools[which](z, code, mask)
-            return pooled
-        return last_row(z, mask) if self.config.pool == "last" else mean_over_time(z, mask)
+            pools = [self.pools[branch + m] for branch in (0, N_MODALITIES) for m in who]
+            return pool(pools, z, torch.cat([code, code]), mask).chunk(2)
+        gather = last_row if self.config.pool == "last" else mean_over_time
+        return gather(z.flatten(0, 1), mask.flatten(0, 1)).reshape(*z.shape[:2], -1).chunk(2)
 
 
 def _perceptron(d_in: int, d_hidden: int, d_out: int) -> nn.Sequential:

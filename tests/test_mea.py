@@ -10,6 +10,7 @@ import pytest
 import torch
 from fusing import DIMS, ROWS, windows
 
+from models.exclusive import attend
 from models.losses import Targets, TaskLoss
 from models.mea import MEA, MEAConfig, MEALoss
 
@@ -41,6 +42,26 @@ OPTIONS = [
     {"psa_layers": 0}, {"hca_layers": 0},
 ]
 LOSSES = [{}, {"dis": "orthogonal"}, {"importance": "untrained"}, {"importance": "none"}, {"normalise_hsic": True}]
+
+
+@pytest.mark.parametrize("options", [{}, {"psa_mix": "convex", "hca_layers": 2}, {"pool": "mean"}, {"pool": "last"}], ids=str)
+def test_modalities_side_by_side_say_what_each_says_by_itself(options: dict[str, Any]) -> None:
+    together = model(replace(LIVE, rows=(10, 40, 64), strides=(1, 4, 8), **options))
+    apart = model(together.config)
+    apart.groups = ((0,), (1,), (2,))
+    assert together.groups == ((0, 1, 2),) and MEAConfig.live().groups == ((0, 1, 2),) and len(MEAConfig.paper().groups) == 3
+    with torch.no_grad():
+        for p, q in zip(together.parameters(), apart.parameters(), strict=True):  # Norms begin with ones and zeros, which hide mistakes.
+            p += 0.1 * torch.randn_like(p)
+            q.copy_(p)
+    for inputs in (windows(batch=1, rows=(10, 40, 64)), windows(rows=(10, 40, 64))):
+        for a, b in zip(together(*inputs), apart(*inputs), strict=True):
+            assert torch.allclose(a, b, atol=1e-5)
+    for mea in (together, apart):
+        sum(part.sum() for part in mea(*inputs)).backward()  # type: ignore[union-attr]
+    for (name, p), q in zip(together.named_parameters(), apart.parameters(), strict=True):
+        if p.grad is not None:
+            assert q.grad is not None and torch.allclose(p.grad, q.grad, atol=1e-4 * float(1 + q.grad.abs().max())), name
 
 
 def step(mea: MEA, loss: MEALoss) -> tuple[dict[str, float], list[str]]:
@@ -123,14 +144,15 @@ def test_literal_mixing_is_almost_uniform() -> None:
 
     def preference(mix: str) -> float:
         layer = model(replace(PAPER, psa_mix=mix, d=40, heads=8)).psa[1][0]  # type: ignore[index]
-        layer.ffn = torch.nn.Identity()
         with torch.no_grad():
             layer.qkv.weight *= 4
+            for parameter in layer.ffn.outer.parameters():
+                parameter.zero_()
             torch.manual_seed(0)
             z = torch.randn(1, 50, 40)
             residual = layer.norm(z)
             values = layer.qkv(residual).chunk(3, -1)[2]
-            answer = layer(z, torch.ones(1, 50), torch.randn(1, 8, 50, 50))[0] - residual
+            answer = attend([layer], z.unsqueeze(0), torch.ones(1, 1, 50), torch.randn(1, 8, 50, 50))[0][0] - residual
             return float((answer - values.mean(1, keepdim=True)).norm() / values.norm())
 
     assert preference("literal") < 0.3 * preference("logits")

@@ -57,6 +57,6 @@ class FaceFront(Patches):
 
     def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """x (B, T, 39), t and mask (B, T) -> tokens (B, N, d), their times and mask (B, N), and what the rows say (B, 7)."""
-        said = self.reader.read(shut(x, mask), shut(t, mask), mask) if self.reader is not None else None
-        z, tokens_t, tokens_mask, _ = super().forward(x, t, mask)
-        return z, tokens_t, tokens_mask, said
+        x, t = shut(x, mask), shut(t, mask)
+        said = self.reader.read(x, t, mask) if self.reader is not None else None
+        return *self.embed(x, t, mask), said

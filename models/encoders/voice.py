@@ -58,9 +58,9 @@ class VoiceFront(Front):
 
     def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """x (B, T, 44), t and mask (B, T) -> tokens (B, N, d), their times and mask (B, N), and what the voice alone says (B, 7)."""
-        mask = functional.pad(mask, (0, -mask.shape[1] % self.stride))
-        t = functional.pad(t, (0, mask.shape[1] - t.shape[1]))
-        x = functional.pad(x, (0, 0, 0, mask.shape[1] - x.shape[1]))
+        missing = -mask.shape[1] % self.stride
+        if missing:
+            x, t, mask = functional.pad(x, (0, 0, 0, missing)), functional.pad(t, (0, missing)), functional.pad(mask, (0, missing))
         half, quarter = (functional.max_pool1d(mask.unsqueeze(1), n).squeeze(1) for n in (2, 4))
         z = veil(self.standardise(level_free(x, mask)), mask).transpose(1, 2)
         z = veil(functional.gelu(self.first(z)).transpose(1, 2), half).transpose(1, 2)
@@ -78,8 +78,8 @@ class VoiceFront(Front):
 
 
 def level_free(x: Tensor, mask: Tensor) -> Tensor:
-    """Voice rows (B, T, 44) without their level, (B, T, 45): bands and energy relative to the mean over voiced rows (over all rows
-    where none is voiced), pitch as it is and relative to the window's mean pitch, voicing, activity."""
+    """Voice rows (B, T, 44) without their level, (B, T, 45), not zero behind the mask: bands and energy relative to the mean over voiced
+    rows (over all rows where none is voiced), pitch as it is and relative to the window's mean pitch, voicing, activity."""
     x = shut(x, mask)
     active = mask * (x[..., SPEECH] > 0.5).to(x.dtype)
     voiced = mask * (x[..., PITCH] > 0).to(x.dtype)
@@ -89,7 +89,7 @@ def level_free(x: Tensor, mask: Tensor) -> Tensor:
     mean_energy = mean_over_time(energy, over).unsqueeze(1)
     mean_pitch = (pitch * voiced).sum(1, keepdim=True) / voiced.sum(1, keepdim=True).clamp_min(1)
     relative = (pitch - mean_pitch) * voiced
-    return veil(torch.cat([bands - level, energy - mean_energy, pitch.unsqueeze(-1), relative.unsqueeze(-1), x[..., VOICING:]], -1), mask)
+    return torch.cat([bands - level, energy - mean_energy, pitch.unsqueeze(-1), relative.unsqueeze(-1), x[..., VOICING:]], -1)
 
 
 def augment(x: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:

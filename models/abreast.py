@@ -1,0 +1,88 @@
+"""Layers of one shape side by side, each with weights and a slice of its own: one operation where there would be M.
+
+A live window is one sample of a few dozen rows, for which a fusion model has hundreds of operations, and each costs something by being
+there: it is looked up and called, its code and weights are fetched, most of all right after another program. M slices, B windows,
+T rows, d features: (M, B, T, d). A single layer is called as it is, with or without the first axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Layers = Sequence[Any]
+"""Modules of one kind and shape."""
+
+
+def stacked(layers: Layers, pick: Callable[[Any], Tensor]) -> Tensor:
+    """The same weight of each layer, (M, ...)."""
+    return torch.stack([pick(layer) for layer in layers])
+
+
+def padded(sequences: Sequence[Tensor]) -> Tensor:
+    """Sequences (B, T_m, ...), the shorter ones with zeros behind: (M, B, T, ...)."""
+    rows, parts = max(one.shape[1] for one in sequences), []
+    for one in sequences:
+        parts += [one, one.new_zeros(len(one), rows - one.shape[1], *one.shape[2:])]
+    return torch.cat(parts, 1).reshape(len(one), len(sequences), rows, *one.shape[2:]).transpose(0, 1)
+
+
+def linear(layers: Layers, x: Tensor, norms: Layers | None = None) -> Tensor:
+    """`nn.Linear`s, of what `nn.LayerNorm`s make of x, if there are any: x (M, B, T, in) or (M, B, in) -> the same with their outputs.
+    One slice may serve all layers."""
+    if len(layers) == 1:
+        return cast(Tensor, layers[0](x if norms is None else norms[0](x)))
+    weight = stacked(layers, lambda layer: layer.weight).transpose(1, 2)
+    bias = None if layers[0].bias is None else stacked(layers, lambda layer: layer.bias).unsqueeze(1)
+    if norms is not None:  # A norm's own weights become part of the layer's: constants of a compiled program.
+        gain, shift = (stacked(norms, pick).unsqueeze(1) for pick in (lambda one: one.weight, lambda one: one.bias))
+        bias = shift @ weight if bias is None else bias + shift @ weight
+        weight, x = gain.transpose(1, 2) * weight, plain(norms, x)
+    if x.dim() == 3:
+        y = x @ weight
+    elif x.shape[1] == 1:
+        y = x @ weight.unsqueeze(1)
+    else:  # As above, every window would get a copy of the weights.
+        y = (x.flatten(1, 2) @ weight).reshape(len(layers), *x.shape[1:-1], -1)
+    return y if bias is None else y + (bias.unsqueeze(1) if x.dim() == 4 else bias)
+
+
+def norm(layers: Layers, x: Tensor) -> Tensor:
+    """`nn.LayerNorm`s: x (M, B, T, d) -> the same. One slice may serve all layers."""
+    if len(layers) == 1:
+        return cast(Tensor, layers[0](x))
+    weight, bias = (stacked(layers, pick)[:, None, None] for pick in (lambda layer: layer.weight, lambda layer: layer.bias))
+    return plain(layers, x) * weight + bias
+
+
+def plain(layers: Layers, x: Tensor) -> Tensor:
+    """What `nn.LayerNorm`s have in common: x less its mean, over its deviation."""
+    first = cast(nn.LayerNorm, layers[0])
+    return functional.layer_norm(x, first.normalized_shape, None, None, first.eps)
+
+
+def perceptron(layers: Layers, x: Tensor) -> Tensor:
+    """`nn.Sequential`s of linear layers and of such as have no weights; x (M, B, d)."""
+    for steps in zip(*(cast(nn.Sequential, layer) for layer in layers), strict=True):
+        x = linear(steps, x) if isinstance(steps[0], nn.Linear) else steps[0](x)
+    return x
+
+
+def depthwise(layers: Layers, x: Tensor) -> Tensor:
+    """Depthwise `nn.Conv1d`s over time that keep its length: x (M, B, T, d) -> the same; (B, T, d) of a single layer."""
+    if len(layers) == 1:
+        return cast(Tensor, layers[0](x.transpose(1, 2)).transpose(1, 2))
+    m, b, rows, d = x.shape
+    weight, bias = (stacked(layers, pick).flatten(0, 1) for pick in (lambda layer: layer.weight, lambda layer: layer.bias))
+    channels = _swapped(x.flatten(0, 1).transpose(1, 2), m, b).reshape(b, m * d, rows)
+    y = functional.conv1d(channels, weight, bias, padding=cast(nn.Conv1d, layers[0]).padding, groups=m * d)
+    return _swapped(y, b, m).reshape(m * b, d, rows).transpose(1, 2).reshape(x.shape)
+
+
+def _swapped(x: Tensor, first: int, second: int) -> Tensor:
+    """x, whose first axes hold first * second slices, the other way round. With one window there is nothing to move."""
+    return x if 1 in (first, second) else x.reshape(first, second, -1).transpose(0, 1)
