@@ -232,7 +232,7 @@ def test_landmarks_are_read_off_their_bytes(more: dict[str, float]) -> None:
     face = NormalizedLandmarkList()
     for x, y, z in truth.tolist():
         face.landmark.add(x=x, y=y, z=z, **more)
-    assert np.array_equal(facemesh._points(face), truth)
+    assert np.array_equal(facemesh._points(face.SerializeToString()), truth)
 
 
 def test_missing_landmarker_is_told(tmp_path: Path) -> None:

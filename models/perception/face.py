@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -58,13 +60,13 @@ class _Seen:
 
     time_ns: int
     box: Box
-    centre: npt.NDArray[np.float64]
+    centre: tuple[float, float]
     unit: float
 
 
 def _box(points: Points) -> Box:
-    low, high = points[:, :2].min(0), points[:, :2].max(0)
-    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+    (x0, x1, _, _), (y0, y1, _, _) = cv2.minMaxLoc(points[:, 0]), cv2.minMaxLoc(points[:, 1])
+    return x0, y0, x1, y1
 
 
 def _overlap(a: Box, b: Box) -> float:
@@ -139,25 +141,27 @@ class FaceTracker:
     def _read(self, frame: Picture, points: Points, time_ns: int) -> Face | None:
         height, width = frame.shape[:2]
         box = _box(points)
-        unit = float(np.linalg.norm(points[263] - points[33]))
+        unit = math.dist(points[263].tolist(), points[33].tolist())
         if not np.isfinite(points).all() or unit < SMALLEST or _overlap(box, (0.0, 0.0, float(width), float(height))) == 0:
             return None
+        anchors, axes = facegeometry.anchors(points), facegeometry.pose(points)
         try:
-            transform = facegeometry.alignment(points)
+            transform = facegeometry.fitted(anchors)
         except ValueError:
             return None
         crop = facegeometry.crop(frame, transform)
-        centre = facegeometry.anchors(points)[:2].mean(0).astype(np.float64)
-        measures = facegeometry.geometry(points)
+        (x0, y0), (x1, y1), _ = anchors.tolist()
+        centre = (x0 + x1) / 2, (y0 + y1) / 2
+        measures = facegeometry.geometry(points, axes)
         measures["motion"] = 0.0
         last = self._seen
         if last is None or time_ns - last.time_ns > ABSENCE_NS or _overlap(box, last.box) < SAME_PERSON:
             self._track += 1
         else:
-            step = float(np.linalg.norm(centre - last.centre)) / ((unit + last.unit) / 2)
+            step = math.dist(centre, last.centre) / ((unit + last.unit) / 2)
             measures["motion"] = step / ((time_ns - last.time_ns) * 1e-9)
         self._seen = _Seen(time_ns, box, centre, unit)
-        return Face(points, box, self._track, facegeometry.quality(points, crop, height, width), crop, measures)
+        return Face(points, box, self._track, facegeometry.quality(points, crop, height, width, axes), crop, measures)
 
     def reset(self) -> None:
         """Forget the person and the time; the next face is a new track. Track numbers go on rising."""

@@ -43,10 +43,12 @@ RECIPE = {
 }
 """All that decides a crop's pixels, for the feature hash."""
 
-_TARGET = np.array(list(ANCHORS.values()))
-_MIDDLE = _TARGET.mean(0)
+_MIDDLE = tuple(sum(place[k] for place in ANCHORS.values()) / len(ANCHORS) for k in range(2))
+_TARGET = [(x - _MIDDLE[0], y - _MIDDLE[1]) for x, y in ANCHORS.values()]
 _EYES = {"right_eye": (33, 133), "left_eye": (362, 263)}
 _NOSE_BASE = 2
+_HEAD = [33, 263, 10, 152]
+"""Outer corners of the eyes, top of the forehead, chin."""
 _ANCHORED = [*_EYES["right_eye"], *_EYES["left_eye"], _NOSE_BASE]
 _LIDS = {"right": (159, 145, 33, 133), "left": (386, 374, 362, 263)}
 """Upper lid, lower lid and the two corners of each eye."""
@@ -69,17 +71,25 @@ def alignment(landmarks: Points) -> npt.NDArray[np.float64]:
 
     A reflection is never fitted. Raises ValueError where the anchors fall together.
     """
-    source = anchors(landmarks).astype(np.float64)
-    middle = source.mean(0)
-    a, b = source - middle, _TARGET - _MIDDLE
-    spread = float((a**2).sum())
-    if not np.isfinite(spread) or spread < 1.0:
+    return fitted(anchors(landmarks))
+
+
+def fitted(places: Points) -> npt.NDArray[np.float64]:
+    """`alignment` of a face whose anchors are at `places` (3, 2)."""
+    # Here and below: of a dozen numbers plain ones take a fraction of the time that small arrays do.
+    source = places.tolist()
+    middle = [sum(place[k] for place in source) / len(source) for k in range(2)]
+    moved = [(x - middle[0], y - middle[1]) for x, y in source]
+    spread = sum(x * x + y * y for x, y in moved)
+    if not math.isfinite(spread) or spread < 1.0:
         raise ValueError("the eyes and nose of this face fall together: it is too small to be aligned")
     # In two dimensions the least-squares rotation and scale are one complex number.
-    real = float((a * b).sum()) / spread
-    imaginary = float((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()) / spread
-    linear = np.array([[real, -imaginary], [imaginary, real]])
-    return np.column_stack([linear, _MIDDLE - linear @ middle])
+    real = sum(x * u + y * v for (x, y), (u, v) in zip(moved, _TARGET, strict=True)) / spread
+    imaginary = sum(x * v - y * u for (x, y), (u, v) in zip(moved, _TARGET, strict=True)) / spread
+    return np.array([
+        (real, -imaginary, _MIDDLE[0] - (real * middle[0] - imaginary * middle[1])),
+        (imaginary, real, _MIDDLE[1] - (imaginary * middle[0] + real * middle[1])),
+    ])
 
 
 def centred(height: int, width: int) -> npt.NDArray[np.float64]:
@@ -99,7 +109,6 @@ def crop(picture: npt.NDArray[np.uint8], transform: npt.NDArray[np.float64]) -> 
     finer = 1.0 / math.hypot(a, c)
     height, width = picture.shape[:2]
     block = max(1, min(int(finer / FINEST), height, width))
-    # Four corners: plain numbers take a fifth of the time that small arrays do.
     corners = [(x - right, y - down) for x in (-4, CROP + 4) for y in (-4, CROP + 4)]
     x0, columns = _blocks([(d * x - b * y) / (a * d - b * c) for x, y in corners], width, block)
     y0, rows = _blocks([(a * y - c * x) / (a * d - b * c) for x, y in corners], height, block)
@@ -133,30 +142,32 @@ def _blocks(reach: list[float], length: int, block: int) -> tuple[int, int]:
 
 def pose(landmarks: Points) -> npt.NDArray[np.float64]:
     """Rotation (3, 3) whose rows are the head's own axes (to the person's left, down, into the head) in the picture's frame."""
-    right, left, top, chin = landmarks[[33, 263, 10, 152]].astype(np.float64)
-    across = left - right
-    across /= math.sqrt(across @ across) + 1e-9
-    down = chin - top
-    down -= across * (down @ across)
-    down /= math.sqrt(down @ down) + 1e-9
-    (a, b, c), (d, e, f) = across.tolist(), down.tolist()
-    return np.array([[a, b, c], [d, e, f], [b * f - c * e, c * d - a * f, a * e - b * d]])
+    right, left, top, chin = landmarks[_HEAD].tolist()
+    a, b, c = (there - here for there, here in zip(left, right, strict=True))
+    length = math.hypot(a, b, c) + 1e-9
+    a, b, c = a / length, b / length, c / length
+    d, e, f = (there - here for there, here in zip(chin, top, strict=True))
+    common = a * d + b * e + c * f
+    d, e, f = d - a * common, e - b * common, f - c * common
+    length = math.hypot(d, e, f) + 1e-9
+    d, e, f = d / length, e / length, f / length
+    return np.array([(a, b, c), (d, e, f), (b * f - c * e, c * d - a * f, a * e - b * d)])
 
 
-def geometry(landmarks: Points) -> dict[str, float]:
-    """Measures of one face, freed of position, size and head pose. Lengths are in units of the distance between the eyes.
+def geometry(landmarks: Points, axes: npt.NDArray[np.float64] | None = None) -> dict[str, float]:
+    """Measures of one face, freed of position, size and head pose. Lengths are in units of the distance between the eyes. `axes` is its
+    `pose`, where that is known.
 
     brow_raise, brow_inner: height of the brows' middles and inner ends over the eyes; brow_gap: distance of the inner ends;
     lid_right, lid_left: lid opening over eye width; gaze_x, gaze_y: irises within the eyes, -1..1, positive to the person's left
     and down (0 without irises); mouth_width; mouth_open; mouth_curve: corners over the lips' middle, positive as in a smile;
     yaw, pitch, roll: radians, positive turned to the person's left, downwards, and clockwise in the picture.
     """
-    axes = pose(landmarks)
+    axes = pose(landmarks) if axes is None else axes
     indices = _MEASURED if len(landmarks) > _IRIS["left"] else [k for k in _MEASURED if k not in _IRIS.values()]
     points = landmarks[indices].astype(np.float64)
     eyes = (points[0] + points[1]) / 2, (points[2] + points[3]) / 2
     apart = eyes[1] - eyes[0]
-    # A dozen points: plain numbers take a tenth of the time that small arrays do.
     head = dict(zip(indices, ((points - (eyes[0] + eyes[1]) / 2) @ axes.T / (math.sqrt(apart @ apart) + 1e-9)).tolist(), strict=True))
     lids, gaze = {}, []
     for side, (upper, lower, one, other) in _LIDS.items():
@@ -182,18 +193,17 @@ def geometry(landmarks: Points) -> dict[str, float]:
     }
 
 
-def quality(landmarks: Points, grey_crop: Grey, height: int, width: int) -> float:
+def quality(landmarks: Points, grey_crop: Grey, height: int, width: int, axes: npt.NDArray[np.float64] | None = None) -> float:
     """How far this face can be trusted, 0..1: the product of size, sharpness and contrast, frontality, and share inside the picture.
 
     A face of 48 pixels or more between forehead and chin is large enough; sharpness is the high-frequency share of the crop's
-    contrast. Each factor is a plain ramp: the figure orders frames, it is no probability.
+    contrast. Each factor is a plain ramp: the figure orders frames, it is no probability. `axes` is the face's `pose`, where that is known.
     """
     x, y = landmarks[:, 0], landmarks[:, 1]
     size = math.hypot(x[152] - x[10], y[152] - y[10])
     inside = np.count_nonzero((x >= 0) & (y >= 0) & (x < width) & (y < height)) / len(landmarks)
     pixels = grey_crop.astype(np.float32)
-    contrast = float(pixels.std())
-    detail = float((pixels - cv2.GaussianBlur(pixels, (0, 0), 1.5)).std())
-    forward = abs(float(pose(landmarks)[2, 2]))
+    contrast, detail = (cv2.meanStdDev(part)[1].item() for part in (pixels, pixels - cv2.GaussianBlur(pixels, (0, 0), 1.5)))
+    forward = abs((pose(landmarks) if axes is None else axes)[2, 2].item())
     factors = size / CROP, contrast / 24.0, detail / (0.15 * contrast + 1e-6), (forward - 0.3) / 0.5, (inside - 0.5) / 0.5
     return math.prod(min(1.0, max(0.0, factor)) for factor in factors)

@@ -102,6 +102,19 @@ class _Graph:
         biases = self.add("DequantizeLinear", [added, both], f"{name}.biases", axis=0)
         return self.add("Conv", [f"{value}.level", weights, biases], output, **attributes)
 
+    def parted(self, name: str) -> dict[str, Any]:
+        """Makes of the weights `name`, for one channel and a stride of 2, those for the four pictures of every second pixel and a stride
+        of 1, and tells their shape. The sums are the same; gathering four bytes at a time for them, not one, takes less than half as long."""
+        weight = self._given[f"{name}.weight"]
+        side = weight.shape[-1]
+        before, after = (side // 2 + 1) // 2, side // 2 // 2
+        parted = np.zeros((len(weight), 4, before + 1 + after, before + 1 + after), np.float32)
+        for y, x in np.ndindex(side, side):
+            (row, down), (column, across) = divmod(y - side // 2, 2), divmod(x - side // 2, 2)
+            parted[:, 2 * down + across, before + row, before + column] = weight[:, 0, y, x]
+        self._given[f"{name}.weight"] = parted
+        return {"kernel_shape": parted.shape[2:], "strides": [1, 1], "pads": [before, before, after, after]}
+
     def model(self, outputs: list[str]) -> bytes:
         side = facegeometry.CROP
         inputs = [helper.make_tensor_value_info("crops", TensorProto.FLOAT, ["n", 1, side, side])]
@@ -116,9 +129,12 @@ def graph(arrays: Arrays, layers: Layers, outputs: Sequence[str] = ("rows",)) ->
     values of it to be given.
 
     The embedding is the mean of the crop's and its mirror image's, so that left and right read alike and half of the noise is gone.
-    With the arrays of `ranges` it computes in whole numbers. Raises KeyError when an array named in `layers` is missing.
+    With the arrays of `ranges` it computes in whole numbers. Raises KeyError when an array named in `layers` is missing, ValueError when
+    the first layer's stride is not 2.
     """
     made = _Graph(arrays)
+    if layers[0][1] != 2:
+        raise ValueError(f"the first layer, {layers[0][0]}, has a stride of {layers[0][1]}; it must have one of 2")
 
     def numbers(name: str, *values: int) -> str:
         return made.constant(name, values, np.int64)
@@ -132,11 +148,15 @@ def graph(arrays: Arrays, layers: Layers, outputs: Sequence[str] = ("rows",)) ->
     made.add("ReduceMean", ["square", "axes"], "variance", keepdims=1)
     made.add("Sqrt", ["variance"], "deviation")
     made.add("Add", ["deviation", made.constant("contrast_floor", [CONTRAST_FLOOR])], "spread")
-    last = made.add("Div", ["flat", "spread"], "input")
+    made.add("Div", ["flat", "spread"], "normal")
+    last = made.add("SpaceToDepth", ["normal"], "input", blocksize=2)
     levels = {last: made.level(last)}
     for name, stride, skip in layers:
         kernel = arrays[f"{name}.weight"].shape[-1]
-        total = made.convolve(name, last, f"{name}.sum", kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[kernel // 2] * 4)
+        shape = made.parted(name) if last == "input" else {
+            "kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4,
+        }
+        total = made.convolve(name, last, f"{name}.sum", **shape)
         if skip is not None:
             total = made.add("Add", [made.level(total), levels[skip]], f"{name}.added")
         last = made.add("Relu", [total], name)
