@@ -104,7 +104,7 @@ class _Graph:
 
     def parted(self, name: str) -> dict[str, Any]:
         """Makes of the weights `name`, for one channel and a stride of 2, those for the four pictures of every second pixel and a stride
-        of 1, and tells their shape. The sums are the same; gathering four bytes at a time for them, not one, takes less than half as long."""
+        of 1, and tells their shape. The sums are the same; gathering four bytes at a time for them, not one, takes half as long."""
         weight = self._given[f"{name}.weight"]
         side = weight.shape[-1]
         before, after = (side // 2 + 1) // 2, side // 2 // 2
