@@ -2,7 +2,8 @@
 
 A live window is one sample of a few dozen rows, for which a fusion model has hundreds of operations, and each costs something by being
 there: it is looked up and called, its code and weights are fetched, most of all right after another program. M slices, B windows,
-T rows, d features: (M, B, T, d). A single layer is called as it is, with or without the first axis.
+T rows, d features: (M, B, T, d). Several layers take one window, B = 1: of more the rows are many enough, and layer by layer is
+faster. A single layer takes any number, with or without the first axis.
 """
 
 from __future__ import annotations
@@ -42,13 +43,9 @@ def linear(layers: Layers, x: Tensor, norms: Layers | None = None) -> Tensor:
         gain, shift = (stacked(norms, pick).unsqueeze(1) for pick in (lambda one: one.weight, lambda one: one.bias))
         bias = shift @ weight if bias is None else bias + shift @ weight
         weight, x = gain.transpose(1, 2) * weight, plain(norms, x)
-    if x.dim() == 3:
-        y = x @ weight
-    elif x.shape[1] == 1:
-        y = x @ weight.unsqueeze(1)
-    else:  # As above, every window would get a copy of the weights.
-        y = (x.flatten(1, 2) @ weight).reshape(len(layers), *x.shape[1:-1], -1)
-    return y if bias is None else y + (bias.unsqueeze(1) if x.dim() == 4 else bias)
+    if x.dim() == 4:
+        weight, bias = weight.unsqueeze(1), None if bias is None else bias.unsqueeze(1)
+    return x @ weight if bias is None else x @ weight + bias
 
 
 def norm(layers: Layers, x: Tensor) -> Tensor:
@@ -76,13 +73,7 @@ def depthwise(layers: Layers, x: Tensor) -> Tensor:
     """Depthwise `nn.Conv1d`s over time that keep its length: x (M, B, T, d) -> the same; (B, T, d) of a single layer."""
     if len(layers) == 1:
         return cast(Tensor, layers[0](x.transpose(1, 2)).transpose(1, 2))
-    m, b, rows, d = x.shape
     weight, bias = (stacked(layers, pick).flatten(0, 1) for pick in (lambda layer: layer.weight, lambda layer: layer.bias))
-    channels = _swapped(x.flatten(0, 1).transpose(1, 2), m, b).reshape(b, m * d, rows)
-    y = functional.conv1d(channels, weight, bias, padding=cast(nn.Conv1d, layers[0]).padding, groups=m * d)
-    return _swapped(y, b, m).reshape(m * b, d, rows).transpose(1, 2).reshape(x.shape)
-
-
-def _swapped(x: Tensor, first: int, second: int) -> Tensor:
-    """x, whose first axes hold first * second slices, the other way round. With one window there is nothing to move."""
-    return x if 1 in (first, second) else x.reshape(first, second, -1).transpose(0, 1)
+    channels = x.squeeze(1).transpose(1, 2)
+    y = functional.conv1d(channels.flatten(0, 1).unsqueeze(0), weight, bias, padding=layers[0].padding, groups=len(weight))
+    return y.reshape(channels.shape).transpose(1, 2).unsqueeze(1)

@@ -1,11 +1,12 @@
 """The modality-exclusive branch of MEA: predictive self-attention and weighted attention.
 
-As in `abreast`, a layer serves M modalities at a time; M modalities, B windows, T rows, d features.
+As in `abreast`, M modalities go through it side by side or each by itself; B windows, T rows, d features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class PredictiveSelfAttention(nn.Module):
 def attend(layers: Layers, z: Tensor, mask: Tensor, previous: Tensor | None) -> tuple[Tensor, Tensor]:
     """`PredictiveSelfAttention`s abreast: z (M, B, T, d), mask (M, B, T), the previous layer's map (M B, heads, T, T) or None
     -> new z and this layer's map."""
-    one, m = layers[0], len(layers)
+    one = layers[0]
     residual = abreast.norm([layer.norm for layer in layers], z)  # Not zero behind the mask; no other row hears of it.
     qkv = abreast.linear([layer.qkv for layer in layers], residual)
     q, k, v = (split_heads(x.flatten(0, 1), one.heads) for x in qkv.chunk(3, -1))
@@ -45,7 +46,7 @@ def attend(layers: Layers, z: Tensor, mask: Tensor, previous: Tensor | None) -> 
     if previous is None or one.predict is None:
         attention = (logits + bias).softmax(-1)
     else:
-        predicted = functional.gelu(_predict(layers, previous * (flat[:, None, :, None] * flat[:, None, None, :]), m))
+        predicted = functional.gelu(_predict(layers, previous * (flat[:, None, :, None] * flat[:, None, None, :])))
         if one.mix == "literal":
             attention = (one.mu * predicted + (1 - one.mu) * (logits + bias).softmax(-1) + bias).softmax(-1)
         elif one.mix == "logits":
@@ -57,14 +58,12 @@ def attend(layers: Layers, z: Tensor, mask: Tensor, previous: Tensor | None) -> 
     return veil(feed_forward([layer.ffn for layer in layers], z), mask), logits if one.previous == "logits" else attention
 
 
-def _predict(layers: Layers, maps: Tensor, m: int) -> Tensor:
+def _predict(layers: Layers, maps: Tensor) -> Tensor:
     """Each modality's convolution over its own maps (M B, heads, T, T)."""
-    convolutions = [layer.predict for layer in layers]
-    _, heads, rows, _ = maps.shape
-    channels = maps.reshape(m, -1, heads, rows, rows).transpose(0, 1).flatten(1, 2)
-    weight, bias = (abreast.stacked(convolutions, pick).flatten(0, 1) for pick in (lambda one: one.weight, lambda one: one.bias))
-    predicted = functional.conv2d(channels, weight, bias, padding=1, groups=m)
-    return predicted.reshape(-1, m, heads, rows, rows).transpose(0, 1).flatten(0, 1)
+    if len(layers) == 1:
+        return cast(Tensor, layers[0].predict(maps))
+    weight, bias = (abreast.stacked(layers, pick).flatten(0, 1) for pick in (lambda one: one.predict.weight, lambda one: one.predict.bias))
+    return functional.conv2d(maps.flatten(0, 1).unsqueeze(0), weight, bias, padding=1, groups=len(layers)).reshape(maps.shape)
 
 
 class WeightedAttention(nn.Module):

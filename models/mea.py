@@ -105,12 +105,11 @@ class MEAConfig(FusionConfig):
         if {"exclusive", "agnostic"} <= set(self.without):
             raise ValueError("MEAConfig.without leaves neither exclusive nor agnostic representations")
 
-    @property
-    def groups(self) -> tuple[tuple[int, ...], ...]:
-        """Which modalities go through their layers side by side (`models.abreast`): all three where padding them to one length adds less
-        than a quarter to the rows, else each by itself."""
+    def groups(self, windows: int) -> tuple[tuple[int, ...], ...]:
+        """Which modalities go through their layers side by side (`models.abreast`): of a single window all three, where padding them to one
+        length adds less than a quarter to its rows; else each by itself."""
         alike = N_MODALITIES * max(self.tokens) < 1.25 * sum(self.tokens)
-        together = alike and self.temporal == "conv" and self.wal != "lowrank"
+        together = windows == 1 and alike and self.temporal == "conv" and self.wal != "lowrank"
         return ((0, 1, 2),) if together else ((0,), (1,), (2,))
 
     @classmethod
@@ -156,7 +155,7 @@ class MEA(FusionModel):
         c = config or MEAConfig()
         super().__init__(c)
         outputs = c.classes + c.affect
-        self.reversal, self.groups = c.reversal, c.groups
+        self.reversal = c.reversal
         self.fronts = Fronts(c)
         self.temporal = nn.ModuleList(BiLSTM(c.d) if c.temporal == "bilstm" else ConvEncoder(c.d) for _ in range(N_MODALITIES))
         self.branches = [branch for branch in ("exclusive", "agnostic") if branch not in c.without]
@@ -193,15 +192,16 @@ class MEA(FusionModel):
         """As `forward`, with what `MEALoss` needs."""
         c: MEAConfig = self.config
         streams, present = self.fronts(*sequences)
-        zs, masks, codes = zip(*(self._encoded([streams[m] for m in who], who) for who in self.groups), strict=True)
+        groups = c.groups(len(present))
+        zs, masks, codes = zip(*(self._encoded([streams[m] for m in who], who) for who in groups), strict=True)
 
-        exclusive, psi = self._exclusive(zs, masks, present)
+        exclusive, psi = self._exclusive(groups, zs, masks, present)
         agnostic = zs
         for layer in self.hca:
-            agnostic = layer(self.groups, agnostic, masks)
-        pooled = [self._pooled(*one) for one in zip(self.groups, exclusive, agnostic, codes, masks, strict=True)]
+            agnostic = layer(groups, agnostic, masks)
+        pooled = [self._pooled(*one) for one in zip(groups, exclusive, agnostic, codes, masks, strict=True)]
         h_e = torch.cat([
-            abreast.perceptron([self.exclusive[m] for m in who], one) for who, (one, _) in zip(self.groups, pooled, strict=True)
+            abreast.perceptron([self.exclusive[m] for m in who], one) for who, (one, _) in zip(groups, pooled, strict=True)
         ]).transpose(0, 1)
         h_a = self.agnostic(torch.cat([one for _, one in pooled]).transpose(0, 1))
         h_e, h_a = self._kept("exclusive", h_e), self._kept("agnostic", h_a)
@@ -243,7 +243,9 @@ class MEA(FusionModel):
         z = veil(z + code, mask)
         return encoders[0](z[0], mask[0]).unsqueeze(0) if len(who) == 1 else encode(encoders, z, mask), mask, code
 
-    def _exclusive(self, zs: Sequence[Tensor], masks: Sequence[Tensor], present: Tensor) -> tuple[Sequence[Tensor], Tensor]:
+    def _exclusive(
+        self, groups: Sequence[tuple[int, ...]], zs: Sequence[Tensor], masks: Sequence[Tensor], present: Tensor,
+    ) -> tuple[Sequence[Tensor], Tensor]:
         """The first branch: PSA layers with the prediction chain, a WAL after each."""
         maps: list[Tensor | None] = [None] * len(zs)
         psi = present / present.sum(1, keepdim=True).clamp_min(1)
@@ -251,11 +253,11 @@ class MEA(FusionModel):
             assert isinstance(layers, nn.ModuleList)
             steps = [
                 attend([layers[m] for m in who], z, mask, before)
-                for who, z, mask, before in zip(self.groups, zs, masks, maps, strict=True)
+                for who, z, mask, before in zip(groups, zs, masks, maps, strict=True)
             ]
             zs, maps = [step[0] for step in steps], [step[1] for step in steps]
             if self.config.wal != "none":
-                zs, psi = self.wal[k](self.groups, zs, masks, present)
+                zs, psi = self.wal[k](groups, zs, masks, present)
         return zs, psi
 
     def _pooled(self, who: Sequence[int], exclusive: Tensor, agnostic: Tensor, code: Tensor, mask: Tensor) -> Sequence[Tensor]:

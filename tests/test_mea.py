@@ -46,22 +46,26 @@ LOSSES = [{}, {"dis": "orthogonal"}, {"importance": "untrained"}, {"importance":
 
 @pytest.mark.parametrize("options", [{}, {"psa_mix": "convex", "hca_layers": 2}, {"pool": "mean"}, {"pool": "last"}], ids=str)
 def test_modalities_side_by_side_say_what_each_says_by_itself(options: dict[str, Any]) -> None:
-    together = model(replace(LIVE, rows=(10, 40, 64), strides=(1, 4, 8), **options))
-    apart = model(together.config)
-    apart.groups = ((0,), (1,), (2,))
-    assert together.groups == ((0, 1, 2),) and MEAConfig.live().groups == ((0, 1, 2),) and len(MEAConfig.paper().groups) == 3
+    mea = model(replace(LIVE, rows=(10, 40, 64), strides=(1, 4, 8), **options))
+    for config in (mea.config, MEAConfig.live()):
+        assert config.groups(1) == ((0, 1, 2),) and config.groups(2) == ((0,), (1,), (2,))
+    assert MEAConfig.paper().groups(1) == ((0,), (1,), (2,))
     with torch.no_grad():
-        for p, q in zip(together.parameters(), apart.parameters(), strict=True):  # Norms begin with ones and zeros, which hide mistakes.
-            p += 0.1 * torch.randn_like(p)
-            q.copy_(p)
-    for inputs in (windows(batch=1, rows=(10, 40, 64)), windows(rows=(10, 40, 64))):
-        for a, b in zip(together(*inputs), apart(*inputs), strict=True):
-            assert torch.allclose(a, b, atol=1e-5)
-    for mea in (together, apart):
-        sum(part.sum() for part in mea(*inputs)).backward()  # type: ignore[union-attr]
-    for (name, p), q in zip(together.named_parameters(), apart.parameters(), strict=True):
-        if p.grad is not None:
-            assert q.grad is not None and torch.allclose(p.grad, q.grad, atol=1e-4 * float(1 + q.grad.abs().max())), name
+        for parameter in mea.parameters():  # Norms begin with ones and zeros, which hide mistakes.
+            parameter += 0.1 * torch.randn_like(parameter)
+    inputs = windows(rows=(10, 40, 64))
+    apart = mea(*inputs)
+    together = [torch.cat(parts) for parts in zip(*(mea(*(part[k:k + 1] for part in inputs)) for k in range(5)), strict=True)]
+    gradients = []
+    for answers in (apart, together):
+        mea.zero_grad()
+        torch.stack([answer.square().sum() for answer in answers]).sum().backward()  # type: ignore[no-untyped-call]
+        gradients.append({name: p.grad.clone() for name, p in mea.named_parameters() if p.grad is not None})
+    for a, b in zip(apart, together, strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, a in gradients[0].items():
+        assert torch.allclose(a, gradients[1][name], atol=1e-4 * float(1 + a.abs().max())), name
 
 
 def step(mea: MEA, loss: MEALoss) -> tuple[dict[str, float], list[str]]:
