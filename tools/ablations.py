@@ -3,8 +3,8 @@
 
 Trains the live MEA once for each row and seed, everything else equal, and judges it on the same validation windows (composed, of all
 kinds; equal priors). Goes on where it was stopped: rows that are in tools/results/ablations.json are not made again. With `--time` it
-trains nothing: it measures how long the rows of other sizes take in ONNX Runtime, interleaved, and adds that to what is there. Both draw
-the trade-off beside it (tools/results/ablations.png).
+trains nothing: it measures how long the rows of other sizes take in ONNX Runtime, interleaved, adds that to what is there and counts all
+operations again. Both draw the trade-off beside it (tools/results/ablations.png).
 """
 
 from __future__ import annotations
@@ -97,6 +97,8 @@ def _time(kept: dict[str, Any]) -> int:
         return 2
     for name, took in ablations_size.times({name: ROWS[name][0] for name in names}).items():
         kept["rows"][name]["onnx_ms"] = took
+    for name, row in kept["rows"].items():
+        row["mflop"] = round(mflop(ROWS[name][0]), 2)
     _keep(kept)
     print(table(kept))
     return 0
