@@ -7,19 +7,34 @@ modalities present are told apart. For one modality alone, run with `--microphon
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 TRUTH = Path(__file__).parents[1] / "stream/assets/sample.json"
 SETTLING = 1.0
 """Seconds after an onset before windows count."""
 
 
-def main(report: Path) -> int:
+def timeline(description: str | None) -> list[dict[str, Any]]:
+    """The results in the report that the command line names; ends the program where there is none."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("report", type=Path, help="what `--json` of `affect demo` or `affect run` wrote")
+    file = parser.parse_args().report
+    try:
+        lines: list[dict[str, Any]] = json.loads(file.read_text())["timeline"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        parser.error(f"{file} is no report of a run ({reason}); `tools/demo --no-view --no-page --json {file}` makes one")
+    return lines
+
+
+def main() -> int:
     segments = json.loads(TRUTH.read_text())["segments"]
-    finals = [line for line in json.loads(report.read_text())["timeline"] if line["final"]]
+    finals = [line for line in timeline(__doc__) if line["final"]]
     right = total = 0
     for segment in segments:
         inside = [line["top"] for line in finals if segment["onset"] + SETTLING <= line["t"] <= segment["end"]]
@@ -34,6 +49,4 @@ def main(report: Path) -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main())

@@ -112,10 +112,11 @@ def picture(figures: dict[str, Any], file: Path) -> None:
             left += width
         age = rows[f"{stream} age, client"]
         top.plot([age["p50"], age["p95"]], [y, y], color="black", linewidth=1, marker="|", markersize=9)
-        top.text(age["p95"], y + 0.32, f"age here: p50 {age['p50']:.1f}, p95 {age['p95']:.1f} ms", ha="right", fontsize=9)
+        top.text(age["p95"], y, f"  p50 {age['p50']:.1f}, p95 {age['p95']:.1f}", va="center", fontsize=9)
     top.set_yticks(range(len(streams)), [{"face": "newest frame", "voice": "newest sound"}[stream] for stream in streams])
     top.set_xlabel("ms since it happened (bars: median of each stage; line: p50 to p95 of the whole)")
     top.invert_yaxis()
+    top.margins(x=0.15)
     top.legend(ncols=len(STAGES), fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.2), frameon=False)
     _ways(bottom, rows)
     for axes in (top, bottom):

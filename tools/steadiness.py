@@ -1,4 +1,4 @@
-#!/usr/bin/env python
+#!/usr/bin/env python3
 """How steady a run was: `tools/steadiness.py out.json` prints flips and changes as JSON.
 
 `out.json` is what `affect run --json` writes. On a recording of somebody who shows no emotion every change to another emotion than
@@ -14,13 +14,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from clip_agreement import timeline
+
 from stream.changes import Debouncer
 from stream.protocol import SECOND
 
 
-def steadiness(report: dict[str, Any]) -> dict[str, Any]:
-    """Figures of the provisional results in a report; rates by the time that has a reading."""
-    results = [line for line in report["timeline"] if not line["final"]]
+def steadiness(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Figures of the provisional ones of a report's results; rates by the time that has a reading."""
+    results = [line for line in lines if not line["final"]]
     read = [line for line in results if line["top"] is not None]
     if len(read) < 2:
         return {"results": len(results), "with_a_reading": len(read)}
@@ -45,6 +49,4 @@ def steadiness(report: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: tools/steadiness.py OUT.json")
-    print(json.dumps(steadiness(json.loads(Path(sys.argv[1]).read_text())), indent=1))
+    print(json.dumps(steadiness(timeline(__doc__)), indent=1))
