@@ -86,6 +86,11 @@ def test_graph_equals_torch(random_net: object) -> None:
     assert (pair[0] - pair[1]).abs().max() > 1e-3  # Nor blind to which side is which before the mean is taken.
 
 
+def test_the_first_layer_must_halve_the_picture() -> None:
+    with pytest.raises(ValueError, match="stem, has a stride of 1"):
+        graph({}, [["stem", 1, None]])
+
+
 @needs_weights
 def test_whole_numbers_stay_near_floating_point(tmp_path: Path) -> None:
     import onnx
