@@ -199,20 +199,21 @@ class MEA(FusionModel):
         agnostic = zs
         for layer in self.hca:
             agnostic = layer(groups, agnostic, masks)
-        pooled = [self._pooled(*one) for one in zip(groups, exclusive, agnostic, codes, masks, strict=True)]
-        h_e = torch.cat([
-            abreast.perceptron([self.exclusive[m] for m in who], one) for who, (one, _) in zip(groups, pooled, strict=True)
-        ]).transpose(0, 1)
-        h_a = self.agnostic(torch.cat([one for _, one in pooled]).transpose(0, 1))
+        own, common = (
+            [self._pooled(branch, *one) for one in zip(groups, sequences, codes, masks, strict=True)]
+            for branch, sequences in enumerate((exclusive, agnostic))
+        )
+        h_e = torch.cat([abreast.perceptron([self.exclusive[m] for m in who], h) for who, h in zip(groups, own, strict=True)])
+        h_e, h_a = h_e.transpose(0, 1), self.agnostic(torch.cat(common).transpose(0, 1))
         h_e, h_a = self._kept("exclusive", h_e), self._kept("agnostic", h_a)
         both = {"exclusive": h_e, "agnostic": h_a}
         fused = torch.cat([self._fuse(both[branch], present, branch) for branch in self.branches], -1)
-        output, own = self.conclude(self.head(fused), both[self.branches[0]].unbind(1), psi, streams, present)
+        output, readings = self.conclude(self.head(fused), both[self.branches[0]].unbind(1), psi, streams, present)
         judged_e, judged_a = (functional.normalize(h, dim=-1) * c.d_h ** 0.5 if c.normalise_discriminated else h for h in (h_e, h_a))
         aux = Aux(
             present, h_e, h_a, self._kept("exclusive", self.discriminate_modality(judged_e)),
             self._kept("agnostic", self.discriminate_modality(reverse_gradient(judged_a, self.reversal))),
-            self.discriminate_importance(judged_a.detach()), own,
+            self.discriminate_importance(judged_a.detach()), readings,
         )
         return output, aux
 
@@ -260,14 +261,12 @@ class MEA(FusionModel):
                 zs, psi = self.wal[k](groups, zs, masks, present)
         return zs, psi
 
-    def _pooled(self, who: Sequence[int], exclusive: Tensor, agnostic: Tensor, code: Tensor, mask: Tensor) -> Sequence[Tensor]:
-        """Both branches' sequences (M, B, T, d) of a group, code and mask of their rows -> one vector each, (M, B, d)."""
-        z, mask = torch.cat([exclusive, agnostic]), torch.cat([mask, mask])
+    def _pooled(self, branch: int, who: Sequence[int], z: Tensor, code: Tensor, mask: Tensor) -> Tensor:
+        """A group's sequences z (M, B, T, d) in the first or second branch, code and mask of their rows -> one vector each, (M, B, d)."""
         if self.pools is not None:
-            pools = [self.pools[branch + m] for branch in (0, N_MODALITIES) for m in who]
-            return pool(pools, z, torch.cat([code, code]), mask).chunk(2)
+            return pool([self.pools[branch * N_MODALITIES + m] for m in who], z, code, mask)
         gather = last_row if self.config.pool == "last" else mean_over_time
-        return gather(z.flatten(0, 1), mask.flatten(0, 1)).reshape(*z.shape[:2], -1).chunk(2)
+        return gather(z.flatten(0, 1), mask.flatten(0, 1)).reshape(*z.shape[:2], -1)
 
 
 def _perceptron(d_in: int, d_hidden: int, d_out: int) -> nn.Sequential:
