@@ -64,8 +64,9 @@ def test_times_join_what_was_trained(
     assert ablations.main(["--time"]) == 2 and "train them first" in capsys.readouterr().err
     ablations.RESULTS.write_text(json.dumps(kept))
     monkeypatch.setattr(ablations_size, "times", lambda changes: {name: float(k) for k, name in enumerate(changes, 1)})
+    monkeypatch.setattr(ablations, "mflop", lambda changes: 50.0 + len(changes))
     assert ablations.main(["--time"]) == 0
     rows = json.loads(ablations.RESULTS.read_text())["rows"]
     assert {name: kept.get("onnx_ms") for name, kept in rows.items()} == {
         "whole": 1.0, "strides 1, 4, 4": 2.0, "strides 1, 16, 16": 3.0, "without PSA": None}
-    assert "| whole | 1,000 | 40.0 | 1.00 |" in capsys.readouterr().out and ablations.RESULTS.with_suffix(".png").exists()
+    assert "| whole | 1,000 | 50.0 | 1.00 |" in capsys.readouterr().out and ablations.RESULTS.with_suffix(".png").exists()
