@@ -8,7 +8,7 @@ faster. A single layer takes any number, with or without the first axis.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -19,9 +19,9 @@ Layers = Sequence[Any]
 """Modules of one kind and shape."""
 
 
-def stacked(layers: Layers, pick: Callable[[Any], Tensor]) -> Tensor:
-    """The same weight of each layer, (M, ...)."""
-    return torch.stack([pick(layer) for layer in layers])
+def stacked(layers: Layers, name: str) -> Tensor:
+    """The weights of that name of all layers, (M, ...)."""
+    return torch.stack([getattr(layer, name) for layer in layers])
 
 
 def padded(sequences: Sequence[Tensor]) -> Tensor:
@@ -37,12 +37,12 @@ def linear(layers: Layers, x: Tensor, norms: Layers | None = None) -> Tensor:
     One slice may serve all layers."""
     if len(layers) == 1:
         return cast(Tensor, layers[0](x if norms is None else norms[0](x)))
-    weight = stacked(layers, lambda layer: layer.weight).transpose(1, 2)
-    bias = None if layers[0].bias is None else stacked(layers, lambda layer: layer.bias).unsqueeze(1)
+    weight = stacked(layers, "weight").transpose(1, 2)
+    bias = None if layers[0].bias is None else stacked(layers, "bias").unsqueeze(1)
     if norms is not None:  # A norm's own weights become part of the layer's: constants of a compiled program.
-        gain, shift = (stacked(norms, pick).unsqueeze(1) for pick in (lambda one: one.weight, lambda one: one.bias))
-        bias = shift @ weight if bias is None else bias + shift @ weight
-        weight, x = gain.transpose(1, 2) * weight, plain(norms, x)
+        shift = stacked(norms, "bias").unsqueeze(1) @ weight
+        bias = shift if bias is None else bias + shift
+        weight, x = stacked(norms, "weight").unsqueeze(2) * weight, plain(norms, x)
     if x.dim() == 4:
         weight, bias = weight.unsqueeze(1), None if bias is None else bias.unsqueeze(1)
     return x @ weight if bias is None else x @ weight + bias
@@ -52,8 +52,7 @@ def norm(layers: Layers, x: Tensor) -> Tensor:
     """`nn.LayerNorm`s: x (M, B, T, d) -> the same. One slice may serve all layers."""
     if len(layers) == 1:
         return cast(Tensor, layers[0](x))
-    weight, bias = (stacked(layers, pick)[:, None, None] for pick in (lambda layer: layer.weight, lambda layer: layer.bias))
-    return plain(layers, x) * weight + bias
+    return plain(layers, x) * stacked(layers, "weight")[:, None, None] + stacked(layers, "bias")[:, None, None]
 
 
 def plain(layers: Layers, x: Tensor) -> Tensor:
@@ -73,7 +72,7 @@ def depthwise(layers: Layers, x: Tensor) -> Tensor:
     """Depthwise `nn.Conv1d`s over time that keep its length: x (M, B, T, d) -> the same; (B, T, d) of a single layer."""
     if len(layers) == 1:
         return cast(Tensor, layers[0](x.transpose(1, 2)).transpose(1, 2))
-    weight, bias = (stacked(layers, pick).flatten(0, 1) for pick in (lambda layer: layer.weight, lambda layer: layer.bias))
+    weight, bias = stacked(layers, "weight").flatten(0, 1), stacked(layers, "bias").flatten()
     channels = x.squeeze(1).transpose(1, 2)
     y = functional.conv1d(channels.flatten(0, 1).unsqueeze(0), weight, bias, padding=layers[0].padding, groups=len(weight))
     return y.reshape(channels.shape).transpose(1, 2).unsqueeze(1)

@@ -62,7 +62,8 @@ def _predict(layers: Layers, maps: Tensor) -> Tensor:
     """Each modality's convolution over its own maps (M B, heads, T, T)."""
     if len(layers) == 1:
         return cast(Tensor, layers[0].predict(maps))
-    weight, bias = (abreast.stacked(layers, pick).flatten(0, 1) for pick in (lambda one: one.predict.weight, lambda one: one.predict.bias))
+    convolutions = [layer.predict for layer in layers]
+    weight, bias = abreast.stacked(convolutions, "weight").flatten(0, 1), abreast.stacked(convolutions, "bias").flatten()
     return functional.conv2d(maps.flatten(0, 1).unsqueeze(0), weight, bias, padding=1, groups=len(layers)).reshape(maps.shape)
 
 
